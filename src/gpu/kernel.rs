@@ -1,0 +1,340 @@
+//! Kernels: a WGSL file plus the values that specialise it.
+//!
+//! A shader under `shaders/` is valid WGSL as it stands. The loader changes it
+//! in two ways only, both by name, so that no template syntax is needed:
+//!
+//! * **constants**: `const TILE: u32 = 8u;` at the start of a line gets
+//!   another value ([`Kernel::set`]);
+//! * **hooks**: a top-level function with a default body, such as
+//!   `fn activate(x: f32, alpha: f32) -> f32 { return x; }`, is redirected to a
+//!   function of a library file with the same parameters ([`Kernel::hook`]).
+//!   A hook's signature stands on one line at the start of a line and its
+//!   closing brace at the start of a line of its own, or all on one line.
+
+use crate::error::{Error, Result};
+use std::fmt::Write as _;
+
+/// A WGSL file of the `shaders/` folder, embedded in the binary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ShaderFile {
+    /// Path below `shaders/`.
+    pub path: &'static str,
+    /// The file's text.
+    pub text: &'static str,
+}
+
+/// Embeds a file of the `shaders/` folder: `shader!("conv2d/forward.wgsl")`.
+#[macro_export]
+macro_rules! shader {
+    ($path:literal) => {
+        $crate::gpu::kernel::ShaderFile {
+            path: $path,
+            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $path)),
+        }
+    };
+}
+
+/// The value of a shader constant.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Constant {
+    /// A `u32` constant.
+    U32(u32),
+    /// An `i32` constant.
+    I32(i32),
+    /// An `f32` constant; must be finite.
+    F32(f32),
+    /// A `bool` constant.
+    Bool(bool),
+}
+
+impl Constant {
+    fn wgsl(self) -> String {
+        match self {
+            Self::U32(v) => format!("{v}u"),
+            Self::I32(v) => format!("{v}i"),
+            // Rust prints the shortest text that reads back as the same float.
+            Self::F32(v) => format!("{v:?}f"),
+            Self::Bool(v) => format!("{v}"),
+        }
+    }
+}
+
+impl From<u32> for Constant {
+    fn from(v: u32) -> Self {
+        Self::U32(v)
+    }
+}
+
+impl From<usize> for Constant {
+    /// # Panics
+    /// If the value does not fit 32 bits; launch code works with extents that
+    /// the device's limits already bound.
+    fn from(v: usize) -> Self {
+        Self::U32(u32::try_from(v).expect("shader constants are 32-bit"))
+    }
+}
+
+impl From<i32> for Constant {
+    fn from(v: i32) -> Self {
+        Self::I32(v)
+    }
+}
+
+impl From<f32> for Constant {
+    fn from(v: f32) -> Self {
+        Self::F32(v)
+    }
+}
+
+impl From<bool> for Constant {
+    fn from(v: bool) -> Self {
+        Self::Bool(v)
+    }
+}
+
+/// A shader file with the constants and hooks that specialise it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kernel {
+    file: ShaderFile,
+    constants: Vec<(&'static str, Constant)>,
+    hooks: Vec<(&'static str, ShaderFile, &'static str)>,
+}
+
+impl Kernel {
+    /// The file with its defaults.
+    pub fn new(file: ShaderFile) -> Self {
+        Self {
+            file,
+            constants: Vec::new(),
+            hooks: Vec::new(),
+        }
+    }
+
+    /// Sets the constant `name`.
+    #[must_use]
+    pub fn set(mut self, name: &'static str, value: impl Into<Constant>) -> Self {
+        self.constants.push((name, value.into()));
+        self
+    }
+
+    /// Redirects the function `name` to `target` of the library file.
+    #[must_use]
+    pub fn hook(mut self, name: &'static str, library: ShaderFile, target: &'static str) -> Self {
+        self.hooks.push((name, library, target));
+        self
+    }
+
+    /// The file, for messages.
+    pub fn path(&self) -> &'static str {
+        self.file.path
+    }
+
+    /// The specialised WGSL.
+    ///
+    /// # Errors
+    /// If a constant or hook does not exist in the file, or a constant's type differs.
+    pub fn wgsl(&self) -> Result<String> {
+        let mut text = self.file.text.to_owned();
+        for (name, value) in &self.constants {
+            text = self.replace_constant(&text, name, *value)?;
+        }
+        let mut libraries: Vec<ShaderFile> = Vec::new();
+        for (name, library, target) in &self.hooks {
+            text = self.redirect(&text, name, target)?;
+            if !libraries.contains(library) {
+                libraries.push(*library);
+                let _ = write!(text, "\n{}", library.text);
+            }
+        }
+        Ok(text)
+    }
+
+    fn fail(&self, problem: String) -> Error {
+        Error::shader(self.file.path, problem)
+    }
+
+    fn replace_constant(&self, text: &str, name: &str, value: Constant) -> Result<String> {
+        let head = format!("const {name}:");
+        let start = line_start(text, &head)
+            .ok_or_else(|| self.fail(format!("no line starts with `{head}`")))?;
+        let end = start
+            + text[start..]
+                .find(';')
+                .ok_or_else(|| self.fail(format!("`{head}` has no semicolon")))?;
+        let ty = text[start + head.len()..end]
+            .split('=')
+            .next()
+            .unwrap_or_default()
+            .trim();
+        let expected = match value {
+            Constant::U32(_) => "u32",
+            Constant::I32(_) => "i32",
+            Constant::F32(_) => "f32",
+            Constant::Bool(_) => "bool",
+        };
+        if ty != expected {
+            return Err(self.fail(format!(
+                "constant {name} is {ty}, the launch sets {expected}"
+            )));
+        }
+        Ok(format!(
+            "{}{head} {ty} = {}{}",
+            &text[..start],
+            value.wgsl(),
+            &text[end..]
+        ))
+    }
+
+    fn redirect(&self, text: &str, name: &str, target: &str) -> Result<String> {
+        let head = format!("fn {name}(");
+        let start = line_start(text, &head)
+            .ok_or_else(|| self.fail(format!("no line starts with `{head}`")))?;
+        let line_end = start + text[start..].find('\n').unwrap_or(text.len() - start);
+        let line = &text[start..line_end];
+        let open = line
+            .find('{')
+            .ok_or_else(|| self.fail(format!("the signature of {name} is not on one line")))?;
+        let end = if line.trim_end().ends_with('}') {
+            line_end
+        } else {
+            line_end
+                + text[line_end..]
+                    .find("\n}")
+                    .ok_or_else(|| self.fail(format!("{name} has no closing brace")))?
+                + 2
+        };
+        let signature = &line[..open];
+        let parameters = &signature[head.len()..signature.rfind(')').unwrap_or(signature.len())];
+        let names: Vec<&str> = parameters
+            .split(", ")
+            .filter_map(|p| p.split(':').next())
+            .map(str::trim)
+            .filter(|p| !p.is_empty())
+            .collect();
+        Ok(format!(
+            "{}{signature}{{ return {target}({}); }}{}",
+            &text[..start],
+            names.join(", "),
+            &text[end..]
+        ))
+    }
+}
+
+fn line_start(text: &str, head: &str) -> Option<usize> {
+    if text.starts_with(head) {
+        return Some(0);
+    }
+    text.find(&format!("\n{head}")).map(|at| at + 1)
+}
+
+/// What a binding of a dispatch refers to: the op's own tensors, its scratch
+/// space, or the values of the current step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arg {
+    /// The op's input of that index. An input the op updates in place may be
+    /// bound writable; any other is read-only.
+    Input(usize),
+    /// The op's output of that index.
+    Output(usize),
+    /// The launch's scratch buffer of that index.
+    Scratch(usize),
+    /// The step's uniform, `var<uniform> step: Step` in the shader.
+    Step,
+}
+
+/// One dispatch: a kernel, what its bindings refer to by the names they have in
+/// the shader, and the number of workgroups.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dispatch {
+    /// The specialised shader; its entry point is `main`.
+    pub kernel: Kernel,
+    /// Every binding of the shader, by its variable's name.
+    pub bindings: Vec<(&'static str, Arg)>,
+    /// Workgroups in x, y and z.
+    pub workgroups: [u32; 3],
+}
+
+/// The most workgroups WebGPU guarantees in one dimension, and the row length of
+/// [`Dispatch::linear`]. Shaders name it `GROUPS_X`.
+pub const GROUPS_X: u32 = 65_535;
+
+impl Dispatch {
+    /// A dispatch over an x, y, z grid.
+    pub fn grid(
+        kernel: Kernel,
+        bindings: Vec<(&'static str, Arg)>,
+        workgroups: [usize; 3],
+    ) -> Self {
+        Self {
+            kernel,
+            bindings,
+            workgroups: workgroups.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
+        }
+    }
+
+    /// A dispatch over a list of `total` workgroups, folded into rows of
+    /// [`GROUPS_X`]. The shader finds its place by
+    /// `group.x + group.y * 65535u` and must leave places at or past `total` alone.
+    pub fn linear(kernel: Kernel, bindings: Vec<(&'static str, Arg)>, total: usize) -> Self {
+        let row = GROUPS_X as usize;
+        Self::grid(kernel, bindings, [total.min(row), total.div_ceil(row), 1])
+    }
+}
+
+/// All that an op does on the GPU: dispatches in order, and the scratch space
+/// they share.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Launch {
+    /// Bytes of each scratch buffer; contents are undefined at the start.
+    pub scratch: Vec<u64>,
+    /// The dispatches, in order; each sees the writes of those before it.
+    pub dispatches: Vec<Dispatch>,
+}
+
+impl From<Dispatch> for Launch {
+    fn from(dispatch: Dispatch) -> Self {
+        Self {
+            scratch: Vec::new(),
+            dispatches: vec![dispatch],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: ShaderFile = ShaderFile {
+        path: "test.wgsl",
+        text: "const A: u32 = 1u; // a\nconst B: f32 = 0.5;\n\nfn hook(x: f32, alpha: f32) -> f32 {\n    return x;\n}\nfn rest() {}\n",
+    };
+    const LIBRARY: ShaderFile = ShaderFile {
+        path: "library.wgsl",
+        text: "fn twice(x: f32, alpha: f32) -> f32 { return 2.0 * x; }\n",
+    };
+
+    #[test]
+    fn constants_and_hooks_are_replaced_by_name() {
+        let text = Kernel::new(FILE)
+            .set("A", 7u32)
+            .set("B", 1e-7f32)
+            .hook("hook", LIBRARY, "twice")
+            .wgsl()
+            .unwrap();
+        assert!(text.starts_with("const A: u32 = 7u; // a\nconst B: f32 = 1e-7f;\n"));
+        assert!(text.contains(
+            "fn hook(x: f32, alpha: f32) -> f32 { return twice(x, alpha); }\nfn rest() {}"
+        ));
+        naga::front::wgsl::parse_str(&text).unwrap();
+    }
+
+    #[test]
+    fn unknown_names_and_wrong_types_are_errors() {
+        let missing = Kernel::new(FILE).set("C", 1u32).wgsl().unwrap_err();
+        assert!(missing.to_string().contains("const C:"), "{missing}");
+        let wrong = Kernel::new(FILE).set("A", 1f32).wgsl().unwrap_err();
+        assert!(wrong.to_string().contains("A is u32"), "{wrong}");
+        let hook = Kernel::new(FILE).hook("nope", LIBRARY, "twice").wgsl();
+        assert!(hook.is_err());
+    }
+}

@@ -1,0 +1,55 @@
+//! What a kernel needs to know of the device: a [`Profile`], not a vendor.
+
+use std::fmt;
+
+/// The family of kernel variants that suits a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProfileKind {
+    /// A software adapter (lavapipe, SwiftShader): subgroup lanes are SIMD lanes,
+    /// every load is a gather, workgroup memory gains nothing. Few fat
+    /// invocations, one subgroup a workgroup, many accumulators.
+    CpuLike,
+    /// A GPU: workgroup-memory tiles, vec4 loads, register tiles.
+    Gpu,
+}
+
+impl fmt::Display for ProfileKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CpuLike => "cpu-like",
+            Self::Gpu => "gpu",
+        })
+    }
+}
+
+/// The device as a kernel's launch sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// The family of variants to choose from.
+    pub kind: ProfileKind,
+    /// Lanes in a subgroup, where the adapter has subgroup operations in compute
+    /// shaders and states one size; `None` otherwise.
+    pub subgroup_size: Option<u32>,
+    /// Bytes of workgroup memory a workgroup may use.
+    pub workgroup_memory: u32,
+    /// Most invocations in a workgroup.
+    pub workgroup_invocations: u32,
+    /// Most bytes one storage binding may span.
+    pub max_binding: u64,
+    /// Alignment in bytes of the start of a binding inside a buffer.
+    pub binding_alignment: u64,
+}
+
+impl Profile {
+    /// The smallest device WebGPU allows, with the given kernel family and no subgroups.
+    pub fn minimal(kind: ProfileKind) -> Self {
+        Self {
+            kind,
+            subgroup_size: None,
+            workgroup_memory: 16 << 10,
+            workgroup_invocations: 256,
+            max_binding: 128 << 20,
+            binding_alignment: 256,
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! gpucnn trains, evaluates and deploys convolutional networks on any GPU
+//! through wgpu (Vulkan, Metal, DX12) with hand-written WGSL kernels.
+
+pub mod error;
+pub mod gpu;
+pub mod ops;
+pub mod tensor;
+
+pub use error::{Error, Result};
+pub use tensor::{DType, Shape, Tensor, TensorType};

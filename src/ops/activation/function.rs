@@ -1,0 +1,161 @@
+//! The activation functions themselves.
+
+use crate::ops::Draw;
+use std::f64::consts::{FRAC_1_SQRT_2, PI};
+
+/// An activation function.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub enum Function {
+    /// `x`.
+    #[default]
+    Identity,
+    /// `max(x, 0)`.
+    Relu,
+    /// `x` where positive, else `slope * x` (Maas et al. 2013).
+    LeakyRelu {
+        /// Slope on the negative side.
+        slope: f32,
+    },
+    /// `x` where positive, else `alpha * (exp(x) - 1)` (Clevert et al. 2015).
+    Elu {
+        /// Minus the limit at negative infinity.
+        alpha: f32,
+    },
+    /// `x * Phi(x)`, Phi the normal distribution function (Hendrycks and Gimpel 2016).
+    Gelu,
+    /// The tanh approximation of GELU, same source.
+    GeluTanh,
+    /// `x * sigmoid(x)`, also called swish (Ramachandran et al. 2017).
+    Silu,
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
+    /// Hyperbolic tangent.
+    Tanh,
+}
+
+impl Function {
+    /// The parameter of the function, 0 where it has none.
+    pub fn alpha(self) -> f32 {
+        match self {
+            Self::LeakyRelu { slope } => slope,
+            Self::Elu { alpha } => alpha,
+            _ => 0.0,
+        }
+    }
+
+    /// Whether the slope can be computed from the output alone, so that the input
+    /// need not be kept for the backward pass.
+    pub fn slope_from_output(self) -> bool {
+        match self {
+            Self::Identity | Self::Relu | Self::Sigmoid | Self::Tanh => true,
+            Self::LeakyRelu { slope: p } | Self::Elu { alpha: p } => p >= 0.0,
+            Self::Gelu | Self::GeluTanh | Self::Silu => false,
+        }
+    }
+
+    /// Whether the function never decreases, so that it commutes with a maximum.
+    pub fn is_monotone(self) -> bool {
+        self.slope_from_output()
+    }
+
+    /// The function's name in `shaders/activation/functions.wgsl`.
+    pub fn shader_name(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Relu => "relu",
+            Self::LeakyRelu { .. } => "leaky_relu",
+            Self::Elu { .. } => "elu",
+            Self::Gelu => "gelu",
+            Self::GeluTanh => "gelu_tanh",
+            Self::Silu => "silu",
+            Self::Sigmoid => "sigmoid",
+            Self::Tanh => "tanh_activation",
+        }
+    }
+
+    /// The name of the slope in `shaders/activation/functions.wgsl`.
+    pub fn shader_slope_name(self) -> &'static str {
+        match self {
+            Self::Identity => "identity_slope",
+            Self::Relu => "relu_slope",
+            Self::LeakyRelu { .. } => "leaky_relu_slope",
+            // With a negative alpha the input is saved and the output's formula does not hold.
+            Self::Elu { alpha } if alpha < 0.0 => "elu_slope_from_input",
+            Self::Elu { .. } => "elu_slope",
+            Self::Gelu => "gelu_slope",
+            Self::GeluTanh => "gelu_tanh_slope",
+            Self::Silu => "silu_slope",
+            Self::Sigmoid => "sigmoid_slope",
+            Self::Tanh => "tanh_activation_slope",
+        }
+    }
+
+    /// The function, in float64.
+    pub fn value(self, x: f64) -> f64 {
+        match self {
+            Self::Identity => x,
+            Self::Relu => x.max(0.0),
+            Self::LeakyRelu { slope } if x <= 0.0 => f64::from(slope) * x,
+            Self::Elu { alpha } if x <= 0.0 => f64::from(alpha) * x.exp_m1(),
+            Self::LeakyRelu { .. } | Self::Elu { .. } => x,
+            Self::Gelu => 0.5 * x * (1.0 + libm::erf(x * FRAC_1_SQRT_2)),
+            Self::GeluTanh => 0.5 * x * (1.0 + gelu_inner(x).tanh()),
+            Self::Silu => x * sigmoid(x),
+            Self::Sigmoid => sigmoid(x),
+            Self::Tanh => x.tanh(),
+        }
+    }
+
+    /// dy/dx, in float64, from the saved tensor's element: the output where
+    /// [`slope_from_output`](Self::slope_from_output), else the input.
+    pub fn slope(self, saved: f64) -> f64 {
+        match self {
+            Self::Identity => 1.0,
+            Self::Relu => f64::from(u8::from(saved > 0.0)),
+            Self::LeakyRelu { .. } | Self::Elu { .. } if saved > 0.0 => 1.0,
+            Self::LeakyRelu { slope } => f64::from(slope),
+            Self::Elu { alpha } if alpha < 0.0 => f64::from(alpha) * saved.exp(),
+            Self::Elu { alpha } => saved + f64::from(alpha),
+            Self::Gelu => {
+                let density = (-0.5 * saved * saved).exp() / (2.0 * PI).sqrt();
+                0.5 * (1.0 + libm::erf(saved * FRAC_1_SQRT_2)) + saved * density
+            }
+            Self::GeluTanh => {
+                let t = gelu_inner(saved).tanh();
+                let inner_slope = (2.0 / PI).sqrt() * (1.0 + 3.0 * 0.044_715 * saved * saved);
+                0.5 * (1.0 + t) + 0.5 * saved * (1.0 - t * t) * inner_slope
+            }
+            Self::Silu => {
+                let s = sigmoid(saved);
+                s * (1.0 + saved * (1.0 - s))
+            }
+            Self::Sigmoid => saved * (1.0 - saved),
+            Self::Tanh => 1.0 - saved * saved,
+        }
+    }
+
+    /// A random function with random parameters, for property tests.
+    pub fn draw(draw: &mut Draw) -> Self {
+        draw.pick(&[
+            Self::Identity,
+            Self::Relu,
+            Self::LeakyRelu { slope: 0.25 },
+            Self::LeakyRelu { slope: -0.5 },
+            Self::Elu { alpha: 1.5 },
+            Self::Elu { alpha: -0.5 },
+            Self::Gelu,
+            Self::GeluTanh,
+            Self::Silu,
+            Self::Sigmoid,
+            Self::Tanh,
+        ])
+    }
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+fn gelu_inner(x: f64) -> f64 {
+    (2.0 / PI).sqrt() * (x + 0.044_715 * x * x * x)
+}

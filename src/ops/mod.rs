@@ -1,0 +1,260 @@
+//! The operations a graph is made of: one place each.
+//!
+//! An op is a value that implements [`Op`]: its shape rule, its gradient as
+//! further nodes, its reference in plain float64 loops and its launch on the GPU
+//! stand together in one file or folder, its shaders in the folder of the same
+//! name under `shaders/`. [`registry`] lists every op with a generator of random
+//! legal cases; `tests/ops.rs` checks each against its reference, its gradient
+//! against finite differences, and that every output element is written.
+//!
+//! To add an op: write the file, add its line to [`registry`]. Nothing else changes.
+
+pub mod activation;
+pub mod array;
+pub mod sample;
+pub mod window;
+
+pub use array::Array;
+pub use sample::{Draw, Fill, Sample, Tolerance};
+pub use window::{Pads, Window};
+
+use crate::error::{Error, Result};
+use crate::gpu::kernel::Launch;
+use crate::gpu::profile::Profile;
+use crate::tensor::TensorType;
+use std::any::Any;
+use std::fmt::Debug;
+
+/// A tensor in a graph, by index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Value(pub(crate) u32);
+
+/// The values that change from step to step. On the GPU they are the uniform
+/// `Step` (see `shaders/step.wgsl`), chosen by dynamic offset.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Step {
+    /// Steps taken since training began, this one included: 1, 2, …
+    pub number: u32,
+    /// Seed of the run; random ops derive their stream from it, the step and
+    /// their own key.
+    pub seed: u32,
+    /// Position of the batch's first sample in the epoch's order.
+    pub first: u32,
+    /// Samples of the batch that count; the rest is padding.
+    pub count: u32,
+    /// The row of the metrics buffer this step writes.
+    pub slot: u32,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// The optimizer's first bias correction, 1 - beta1^t; 1 where it has none.
+    pub correction1: f64,
+    /// The optimizer's second bias correction, 1 - beta2^t; 1 where it has none.
+    pub correction2: f64,
+}
+
+impl Step {
+    /// Bytes of the `Step` uniform.
+    pub const BYTES: usize = 32;
+
+    /// The uniform's bytes, as `struct Step` in the shaders lays them out.
+    pub fn to_bytes(&self) -> [u8; Self::BYTES] {
+        let words = [
+            self.number,
+            self.seed,
+            self.first,
+            self.count,
+            self.slot,
+            (self.learning_rate as f32).to_bits(),
+            (self.correction1 as f32).to_bits(),
+            (self.correction2 as f32).to_bits(),
+        ];
+        bytemuck::cast(words.map(u32::to_le))
+    }
+}
+
+/// What a gradient rule builds with: a graph under construction.
+pub trait Builder {
+    /// Adds a node and returns its outputs.
+    ///
+    /// # Errors
+    /// The op's own complaint about its inputs.
+    fn add(&mut self, op: Box<dyn Op>, inputs: &[Value]) -> Result<Vec<Value>>;
+
+    /// The type of a value.
+    fn ty(&self, value: Value) -> &TensorType;
+
+    /// Whether the value is the constant 1 that seeds the gradient of a loss, so
+    /// that a rule may leave a multiplication out.
+    fn is_one(&self, value: Value) -> bool;
+
+    /// Adds a node with one output and returns it.
+    ///
+    /// # Errors
+    /// The op's own complaint about its inputs.
+    fn add1(&mut self, op: Box<dyn Op>, inputs: &[Value]) -> Result<Value> {
+        Ok(self.add(op, inputs)?[0])
+    }
+}
+
+/// A node as its gradient rule sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeView<'a> {
+    /// The node's inputs.
+    pub inputs: &'a [Value],
+    /// The node's outputs.
+    pub outputs: &'a [Value],
+    /// For each input, whether its gradient is needed.
+    pub wanted: &'a [bool],
+}
+
+/// What a reference works on.
+pub struct Reference<'a> {
+    /// The inputs; those updated in place are empty here and stand in `updates`.
+    pub inputs: &'a [&'a Array],
+    /// The outputs, zeroed, of the types [`Op::infer`] gave.
+    pub outputs: &'a mut [Array],
+    /// The inputs named by [`Op::updates`], in that order, to change in place.
+    pub updates: &'a mut [Array],
+    /// The step's values.
+    pub step: &'a Step,
+}
+
+/// What a launch is decided from.
+#[derive(Clone, Copy, Debug)]
+pub struct LaunchContext<'a> {
+    /// The device.
+    pub profile: &'a Profile,
+    /// Types of the inputs.
+    pub inputs: &'a [TensorType],
+    /// Types of the outputs.
+    pub outputs: &'a [TensorType],
+}
+
+/// One operation. See the [module documentation](self).
+pub trait Op: Any + Debug + Send + Sync {
+    /// The field's standard name, as in messages and plans: `conv2d`.
+    fn name(&self) -> &'static str;
+
+    /// The types of the outputs.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] that says what was expected and what was found.
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>>;
+
+    /// Indices of the inputs this op changes in place (parameters, running
+    /// statistics). A node with any is never dropped or reordered.
+    fn updates(&self) -> &'static [usize] {
+        &[]
+    }
+
+    /// The input whose storage output 0 shares, for ops that only rename
+    /// (reshape). Such an op has no launch.
+    fn alias(&self) -> Option<usize> {
+        None
+    }
+
+    /// The gradient: for each input, the value that holds dL/dinput, or `None`
+    /// where it is not wanted or zero. `upstream` holds dL/doutput for each
+    /// output, `None` where an output does not reach the loss.
+    ///
+    /// # Errors
+    /// If the op has no gradient, or what the added nodes complain of.
+    fn gradient(
+        &self,
+        builder: &mut dyn Builder,
+        node: NodeView<'_>,
+        upstream: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let _ = (builder, node, upstream);
+        Err(Error::shape(
+            self.name(),
+            "has no gradient rule; it cannot stand between a parameter and the loss",
+        ))
+    }
+
+    /// The definition, in plain loops and float64.
+    fn reference(&self, io: Reference<'_>);
+
+    /// The dispatches on the given device.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where the device cannot run it.
+    fn launch(&self, context: LaunchContext<'_>) -> Result<Launch>;
+
+    /// Floating-point operations of one run (a multiply-add counts two).
+    fn flops(&self, inputs: &[TensorType], outputs: &[TensorType]) -> u64 {
+        let _ = inputs;
+        outputs.iter().map(|t| t.shape.len() as u64).sum()
+    }
+
+    /// This op with `next` (which alone reads this op's output 0, as its input 0)
+    /// done in its epilogue, if it can. The fused node's inputs are this node's,
+    /// then `next`'s from its second; its outputs are `next`'s, then this node's
+    /// from its second.
+    fn fuse_epilogue(&self, next: &dyn Op) -> Option<Box<dyn Op>> {
+        let _ = next;
+        None
+    }
+
+    /// This op with `previous` (whose output 0 is this op's input 0 and read by
+    /// nothing else) done as its operand is loaded, if it can. Inputs and outputs
+    /// are ordered as for [`fuse_epilogue`](Op::fuse_epilogue), with `previous` first.
+    fn fuse_prologue(&self, previous: &dyn Op) -> Option<Box<dyn Op>> {
+        let _ = previous;
+        None
+    }
+}
+
+impl dyn Op {
+    /// This op as its concrete type, if it is one.
+    pub fn downcast<T: Op>(&self) -> Option<&T> {
+        (self as &dyn Any).downcast_ref()
+    }
+}
+
+/// An op's entry in the [`registry`].
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// The op's [`name`](Op::name).
+    pub name: &'static str,
+    /// Draws a random legal case.
+    pub sample: fn(&mut Draw) -> Sample,
+}
+
+/// Every op, for the tests and tools that treat them all alike.
+pub fn registry() -> Vec<Entry> {
+    [activation::ENTRIES].concat()
+}
+
+/// Checks the number of inputs.
+///
+/// # Errors
+/// [`Error::Shape`] that names the op.
+pub(crate) fn expect_inputs(op: &dyn Op, inputs: &[TensorType], count: usize) -> Result<()> {
+    if inputs.len() == count {
+        return Ok(());
+    }
+    Err(Error::shape(
+        op.name(),
+        format!("expected {count} inputs, found {}", inputs.len()),
+    ))
+}
+
+/// Checks that two types agree.
+///
+/// # Errors
+/// [`Error::Shape`] that names the op, the operand and both types.
+pub(crate) fn expect_type(
+    op: &dyn Op,
+    operand: &str,
+    expected: &TensorType,
+    found: &TensorType,
+) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::shape(
+        op.name(),
+        format!("{operand}: expected {expected}, found {found}"),
+    ))
+}
