@@ -3,6 +3,7 @@
 
 pub mod error;
 pub mod gpu;
+pub mod graph;
 pub mod ops;
 pub mod tensor;
 

@@ -229,7 +229,7 @@ fn line_start(text: &str, head: &str) -> Option<usize> {
 
 /// What a binding of a dispatch refers to: the op's own tensors, its scratch
 /// space, or the values of the current step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Arg {
     /// The op's input of that index. An input the op updates in place may be
     /// bound writable; any other is read-only.

@@ -1,4 +1,10 @@
 //! The GPU: devices, shaders, pipelines, buffers and the executor.
 
+pub mod device;
+pub mod executor;
 pub mod kernel;
+pub mod pipeline;
 pub mod profile;
+pub mod readback;
+
+pub use device::{AdapterSummary, Gpu, OpenOptions, adapters};

@@ -132,6 +132,36 @@ impl Array {
         }
     }
 
+    /// The elements from `offset` on, as type `ty`.
+    ///
+    /// # Panics
+    /// If they do not lie inside, or `ty` has another element type.
+    pub fn slice(&self, offset: usize, ty: TensorType) -> Self {
+        let range = offset..offset + ty.shape.len();
+        match ty.dtype {
+            DType::F32 => Self::float(ty, self.f()[range].to_vec()),
+            DType::U32 => Self::index(ty, self.u()[range].to_vec()),
+            DType::U8 => Self::bytes(ty, self.b()[range].into()),
+        }
+    }
+
+    /// Overwrites the elements from `offset` on.
+    ///
+    /// # Panics
+    /// If they do not lie inside, or the element types differ.
+    pub fn copy_from(&mut self, offset: usize, source: &Self) {
+        let range = offset..offset + source.ty.shape.len();
+        match &mut self.data {
+            Data::Float(v) => v[range].copy_from_slice(source.f()),
+            Data::Index(v) => v[range].copy_from_slice(source.u()),
+            Data::Bytes(v) => {
+                let mut bytes = v.to_vec();
+                bytes[range].copy_from_slice(source.b());
+                *v = bytes.into();
+            }
+        }
+    }
+
     /// The elements as the GPU stores them: f32 or u32 little-endian, bytes
     /// padded to whole words.
     pub fn to_gpu_bytes(&self) -> Vec<u8> {

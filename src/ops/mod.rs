@@ -11,6 +11,7 @@
 
 pub mod activation;
 pub mod array;
+pub mod fill;
 pub mod sample;
 pub mod window;
 
@@ -223,7 +224,7 @@ pub struct Entry {
 
 /// Every op, for the tests and tools that treat them all alike.
 pub fn registry() -> Vec<Entry> {
-    [activation::ENTRIES].concat()
+    [activation::ENTRIES, fill::ENTRIES].concat()
 }
 
 /// Checks the number of inputs.

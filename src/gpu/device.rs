@@ -1,0 +1,251 @@
+//! Choosing and opening a device.
+
+use super::pipeline::PipelineCache;
+use super::profile::{Profile, ProfileKind};
+use crate::error::{Error, Result};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+/// What to open and how.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// Part of the adapter's name, any case; `None` takes the best: discrete before
+    /// integrated before virtual before software.
+    pub name: Option<String>,
+    /// The kernel family, where it should not follow from the adapter's type.
+    pub profile: Option<ProfileKind>,
+    /// Keeps WebGPU's runtime checks (bounds, loop bounds, division) in the shaders.
+    /// They cost speed; launches prove their ranges and the tests run both ways.
+    pub runtime_checks: bool,
+    /// Fills every new buffer with NaN bits instead of zeros, so that a kernel
+    /// that leaves an element unwritten is found out. For tests.
+    pub poison: bool,
+}
+
+/// An open device.
+pub struct Gpu {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) pipelines: RefCell<PipelineCache>,
+    /// What the driver says of itself.
+    pub info: wgpu::AdapterInfo,
+    /// What kernels need to know.
+    pub profile: Profile,
+    pub(crate) options: OpenOptions,
+    failure: Failure,
+}
+
+/// The first failure the driver reported outside a call, if any.
+type Failure = Arc<Mutex<Option<String>>>;
+
+/// One adapter, as `gpucnn devices` lists it.
+#[derive(Clone, Debug)]
+pub struct AdapterSummary {
+    /// What the driver says of itself.
+    pub info: wgpu::AdapterInfo,
+    /// Everything the adapter can do.
+    pub features: wgpu::Features,
+    /// Its limits.
+    pub limits: wgpu::Limits,
+    /// The kernel family chosen for it.
+    pub profile: Profile,
+}
+
+const WANTED: wgpu::Features = wgpu::Features::SUBGROUP
+    .union(wgpu::Features::TIMESTAMP_QUERY)
+    .union(wgpu::Features::SHADER_F16);
+
+fn instance() -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::PRIMARY;
+    wgpu::Instance::new(descriptor)
+}
+
+fn enumerate() -> Vec<wgpu::Adapter> {
+    let all = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::PRIMARY));
+    let mut adapters: Vec<_> = all
+        .into_iter()
+        .filter(|a| {
+            let flags = a.get_downlevel_capabilities().flags;
+            flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
+        })
+        .collect();
+    adapters.sort_by_key(|a| rank(a.get_info().device_type));
+    adapters
+}
+
+fn rank(device_type: wgpu::DeviceType) -> u8 {
+    match device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    }
+}
+
+fn profile_of(
+    info: &wgpu::AdapterInfo,
+    features: wgpu::Features,
+    limits: &wgpu::Limits,
+    kind: Option<ProfileKind>,
+) -> Profile {
+    let one_size = info.subgroup_min_size == info.subgroup_max_size;
+    let has_subgroups = features.contains(wgpu::Features::SUBGROUP) && one_size;
+    Profile {
+        kind: kind.unwrap_or(if info.device_type == wgpu::DeviceType::Cpu {
+            ProfileKind::CpuLike
+        } else {
+            ProfileKind::Gpu
+        }),
+        subgroup_size: has_subgroups.then_some(info.subgroup_min_size),
+        workgroup_memory: limits.max_compute_workgroup_storage_size,
+        workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+        max_binding: limits.max_storage_buffer_binding_size,
+        binding_alignment: 256.max(u64::from(limits.min_storage_buffer_offset_alignment)),
+    }
+}
+
+/// Every adapter that can run compute shaders, best first.
+pub fn adapters() -> Vec<AdapterSummary> {
+    enumerate()
+        .iter()
+        .map(|adapter| {
+            let (info, features, limits) =
+                (adapter.get_info(), adapter.features(), adapter.limits());
+            AdapterSummary {
+                profile: profile_of(&info, features, &limits, None),
+                info,
+                features,
+                limits,
+            }
+        })
+        .collect()
+}
+
+impl Gpu {
+    /// Opens a device.
+    ///
+    /// # Errors
+    /// [`Error::Device`] where there is no adapter, none of the name, or it refuses.
+    pub fn open(options: OpenOptions) -> Result<Rc<Self>> {
+        let adapter = select(options.name.as_deref())?;
+        let (info, limits) = (adapter.get_info(), adapter.limits());
+        let features = adapter.features() & WANTED;
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("gpucnn"),
+            required_features: features,
+            required_limits: limits.clone(),
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|e| Error::Device(format!("{} cannot be opened: {e}", info.name)))?;
+        let failure = Failure::default();
+        watch(&device, &failure);
+        let profile = profile_of(&info, features, &limits, options.profile);
+        log::info!("opened {} with the {} profile", info.name, profile.kind);
+        Ok(Rc::new(Self {
+            device,
+            queue,
+            pipelines: RefCell::default(),
+            info,
+            profile,
+            options,
+            failure,
+        }))
+    }
+
+    /// The device in one line: name, driver, backend, profile.
+    pub fn describe(&self) -> String {
+        let info = &self.info;
+        let driver = [info.driver.as_str(), info.driver_info.as_str()]
+            .iter()
+            .filter(|s| !s.is_empty())
+            .copied()
+            .collect::<Vec<_>>()
+            .join(" ");
+        let kind = match info.device_type {
+            wgpu::DeviceType::Cpu => "software adapter, ",
+            _ => "",
+        };
+        format!(
+            "{} ({kind}{}, {driver}; {} kernels)",
+            info.name, info.backend, self.profile.kind
+        )
+    }
+
+    /// Fails if the device was lost or refused work since it was opened.
+    ///
+    /// # Errors
+    /// [`Error::Runtime`] with the driver's words.
+    pub fn check(&self) -> Result<()> {
+        let failure = self.failure.lock().unwrap_or_else(|e| e.into_inner());
+        match failure.as_ref() {
+            Some(message) => Err(Error::Runtime(message.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs `work`, turning validation and out-of-memory errors it causes into `Err`.
+    pub(crate) fn scoped<T>(&self, what: &str, work: impl FnOnce() -> T) -> Result<T> {
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let result = work();
+        let validation = pollster::block_on(validation.pop());
+        let memory = pollster::block_on(memory.pop());
+        match memory.or(validation) {
+            None => Ok(result),
+            Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::Runtime(format!(
+                "{what}: {} is out of memory; use a smaller batch",
+                self.info.name
+            ))),
+            Some(error) => Err(Error::Runtime(format!("{what}: {error}"))),
+        }
+    }
+}
+
+fn watch(device: &wgpu::Device, failure: &Failure) {
+    let note = |failure: &Failure, message: String| {
+        let mut slot = failure.lock().unwrap_or_else(|e| e.into_inner());
+        slot.get_or_insert(message);
+    };
+    let seen = failure.clone();
+    device.set_device_lost_callback(move |reason, message| {
+        if reason != wgpu::DeviceLostReason::Destroyed {
+            note(&seen, format!("the device was lost: {message}"));
+        }
+    });
+    let seen = failure.clone();
+    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+        note(&seen, error.to_string());
+    }));
+}
+
+fn select(name: Option<&str>) -> Result<wgpu::Adapter> {
+    let adapters = enumerate();
+    if adapters.is_empty() {
+        return Err(Error::Device(
+            "no GPU adapter found. Install your GPU's Vulkan driver, or a software one \
+             (Debian, Ubuntu: apt install mesa-vulkan-drivers; Fedora: dnf install \
+             mesa-vulkan-drivers), or run on the reference path with --device cpu (slow)"
+                .into(),
+        ));
+    }
+    let Some(name) = name else {
+        return Ok(adapters.into_iter().next().expect("not empty"));
+    };
+    let known: Vec<String> = adapters.iter().map(|a| a.get_info().name).collect();
+    adapters
+        .into_iter()
+        .find(|a| {
+            let found = a.get_info().name.to_lowercase();
+            found.contains(&name.to_lowercase())
+        })
+        .ok_or_else(|| {
+            Error::Device(format!(
+                "unknown device {name:?}; expected auto, cpu, or part of one of: {}",
+                known.join(", ")
+            ))
+        })
+}

@@ -1,0 +1,113 @@
+//! Reading device buffers back, at once or in the background.
+
+use super::device::Gpu;
+use crate::error::{Error, Result};
+use std::sync::mpsc::{Receiver, channel};
+
+/// A copy to the host under way.
+#[derive(Debug)]
+pub struct Readback {
+    staging: wgpu::Buffer,
+    bytes: u64,
+    mapped: Option<Receiver<Result<(), wgpu::BufferAsyncError>>>,
+}
+
+impl Readback {
+    /// A staging buffer for `bytes`; reused from submission to submission.
+    ///
+    /// # Errors
+    /// If the device is out of memory.
+    pub fn new(gpu: &Gpu, bytes: u64) -> Result<Self> {
+        let staging = gpu.scoped("readback", || {
+            gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("readback"),
+                size: bytes.next_multiple_of(4).max(4),
+                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        })?;
+        Ok(Self {
+            staging,
+            bytes,
+            mapped: None,
+        })
+    }
+
+    /// Bytes it holds.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Encodes the copy from `source`.
+    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder, source: &wgpu::Buffer, offset: u64) {
+        let bytes = self.bytes.next_multiple_of(4);
+        encoder.copy_buffer_to_buffer(source, offset, &self.staging, 0, bytes);
+    }
+
+    /// Asks for the data; call after the submission.
+    pub fn request(&mut self) {
+        let (sender, receiver) = channel();
+        self.staging
+            .map_async(wgpu::MapMode::Read, .., move |result| {
+                // The receiver is gone only if the reader gave up on the data.
+                let _ = sender.send(result);
+            });
+        self.mapped = Some(receiver);
+    }
+
+    /// The data, if it has arrived. Never blocks.
+    ///
+    /// # Errors
+    /// If the device failed.
+    pub fn poll(&mut self, gpu: &Gpu) -> Result<Option<Vec<u8>>> {
+        gpu.check()?;
+        gpu.device
+            .poll(wgpu::PollType::Poll)
+            .map_err(|e| Error::Runtime(e.to_string()))?;
+        let Some(receiver) = &self.mapped else {
+            return Ok(None);
+        };
+        match receiver.try_recv() {
+            Ok(result) => self.take(gpu, result).map(Some),
+            Err(std::sync::mpsc::TryRecvError::Empty) => Ok(None),
+            Err(e) => Err(Error::Runtime(e.to_string())),
+        }
+    }
+
+    /// The data, waiting for `submission`.
+    ///
+    /// # Errors
+    /// If the device failed.
+    pub fn wait(&mut self, gpu: &Gpu, submission: &wgpu::SubmissionIndex) -> Result<Vec<u8>> {
+        let waited = gpu.device.poll(wgpu::PollType::Wait {
+            submission_index: Some(submission.clone()),
+            timeout: None,
+        });
+        gpu.check()?;
+        waited.map_err(|e| Error::Runtime(e.to_string()))?;
+        let result = match &self.mapped {
+            Some(receiver) => receiver
+                .recv()
+                .map_err(|e| Error::Runtime(format!("readback: {e}")))?,
+            None => return Err(Error::Runtime("no readback was requested".into())),
+        };
+        self.take(gpu, result)
+    }
+
+    fn take(&mut self, gpu: &Gpu, result: Result<(), wgpu::BufferAsyncError>) -> Result<Vec<u8>> {
+        self.mapped = None;
+        if let Err(error) = result {
+            gpu.check()?;
+            return Err(Error::Runtime(format!("readback: {error}")));
+        }
+        let view = self
+            .staging
+            .get_mapped_range(..)
+            .map_err(|e| Error::Runtime(format!("readback: {e}")))?;
+        let mut data = view.to_vec();
+        drop(view);
+        data.truncate(self.bytes as usize);
+        self.staging.unmap();
+        Ok(data)
+    }
+}

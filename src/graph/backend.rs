@@ -1,0 +1,77 @@
+//! What runs a graph: the GPU, or the reference path on the CPU.
+
+use super::Graph;
+use crate::error::Result;
+use crate::gpu::executor::Counters;
+use crate::ops::{Array, Step};
+use crate::tensor::TensorType;
+
+/// A compiled graph, by index in its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Program(pub(crate) usize);
+
+/// A result under way to the host, by the order it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub(crate) u64);
+
+/// Holds state and runs graphs over it.
+pub trait Backend {
+    /// The device in one line, for people.
+    fn describe(&self) -> String;
+
+    /// Creates the named state, zeroed. An existing one of the same type is zeroed.
+    ///
+    /// # Errors
+    /// If the device cannot hold it.
+    fn create(&mut self, name: &str, ty: &TensorType) -> Result<()>;
+
+    /// Overwrites a state from element 0 on with the given array's elements.
+    ///
+    /// # Errors
+    /// If there is no such state or it is smaller.
+    fn write(&mut self, name: &str, data: &Array) -> Result<()>;
+
+    /// Reads a state, waiting for all work before it.
+    ///
+    /// # Errors
+    /// If there is no such state or the device failed.
+    fn read(&mut self, name: &str) -> Result<Array>;
+
+    /// Makes a graph ready to run. Its states must exist.
+    ///
+    /// # Errors
+    /// If a state is missing, a kernel does not compile or a limit is exceeded.
+    fn compile(&mut self, graph: Graph) -> Result<Program>;
+
+    /// Runs a program once for each step, in order, without waiting.
+    ///
+    /// # Errors
+    /// If the device failed.
+    fn run(&mut self, program: Program, steps: &[Step]) -> Result<()>;
+
+    /// Runs a program as [`run`](Self::run) does, then sends the state `name` on its
+    /// way to the host as it is after the last step.
+    ///
+    /// # Errors
+    /// If there is no such state or the device failed.
+    fn run_and_read(&mut self, program: Program, steps: &[Step], name: &str) -> Result<Ticket>;
+
+    /// The data of a ticket; waits for it if `wait`, else returns `None` where it
+    /// has not arrived. Tickets are taken in the order they were given.
+    ///
+    /// # Errors
+    /// If the device failed.
+    fn take(&mut self, ticket: Ticket, wait: bool) -> Result<Option<Array>>;
+
+    /// Waits for all work.
+    ///
+    /// # Errors
+    /// If the device failed.
+    fn synchronize(&mut self) -> Result<()>;
+
+    /// What crossed the bus so far.
+    fn counters(&self) -> Counters;
+
+    /// Bytes of device memory held by states and by the programs' slots.
+    fn memory(&self) -> (u64, u64);
+}

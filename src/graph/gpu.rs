@@ -1,0 +1,382 @@
+//! The GPU backend: a graph becomes a flat list of prepared dispatches.
+
+use super::reference::check_write;
+use super::{Backend, Graph, MemoryPlan, Node, Origin, Program, Ticket};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::gpu::executor::{Command, Counters, MAX_STEPS, Range, STEP_STRIDE};
+use crate::gpu::kernel::{Arg, Launch};
+use crate::gpu::readback::Readback;
+use crate::ops::{Array, LaunchContext, Step, Value};
+use crate::tensor::TensorType;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+/// Runs graphs on a GPU.
+pub struct GpuBackend {
+    gpu: Rc<Gpu>,
+    states: HashMap<String, State>,
+    programs: Vec<Compiled>,
+    steps: wgpu::Buffer,
+    pending: VecDeque<Pending>,
+    idle: Vec<Readback>,
+    tickets: u64,
+    counters: Counters,
+}
+
+struct State {
+    ty: TensorType,
+    buffer: wgpu::Buffer,
+}
+
+struct Compiled {
+    commands: Vec<Command>,
+    plan: MemoryPlan,
+}
+
+struct Pending {
+    ticket: Ticket,
+    ty: TensorType,
+    readback: Readback,
+    submission: wgpu::SubmissionIndex,
+}
+
+impl GpuBackend {
+    /// A backend without states on an open device.
+    ///
+    /// # Errors
+    /// If the device is out of memory.
+    pub fn new(gpu: Rc<Gpu>) -> Result<Self> {
+        Ok(Self {
+            steps: gpu.step_buffer()?,
+            gpu,
+            states: HashMap::new(),
+            programs: Vec::new(),
+            pending: VecDeque::new(),
+            idle: Vec::new(),
+            tickets: 0,
+            counters: Counters::default(),
+        })
+    }
+
+    /// The device it runs on.
+    pub fn gpu(&self) -> &Rc<Gpu> {
+        &self.gpu
+    }
+
+    /// The memory plan of a program.
+    pub fn plan(&self, program: Program) -> &MemoryPlan {
+        &self.programs[program.0].plan
+    }
+
+    fn state(&self, name: &str) -> Result<&State> {
+        self.states
+            .get(name)
+            .ok_or_else(|| Error::Runtime(format!("there is no state {name:?}")))
+    }
+
+    fn submit(
+        &mut self,
+        program: Program,
+        steps: &[Step],
+        finish: impl FnOnce(&mut wgpu::CommandEncoder),
+    ) -> Result<wgpu::SubmissionIndex> {
+        self.gpu.check()?;
+        let whole = steps.len().saturating_sub(1) / MAX_STEPS * MAX_STEPS;
+        let (head, tail) = steps.split_at(whole);
+        for chunk in head.chunks(MAX_STEPS) {
+            self.submit_chunk(program, chunk, |_| {});
+        }
+        Ok(self.submit_chunk(program, tail, finish))
+    }
+
+    fn submit_chunk(
+        &mut self,
+        program: Program,
+        steps: &[Step],
+        finish: impl FnOnce(&mut wgpu::CommandEncoder),
+    ) -> wgpu::SubmissionIndex {
+        let mut bytes = vec![0; steps.len() * STEP_STRIDE as usize];
+        for (slot, step) in bytes.chunks_exact_mut(STEP_STRIDE as usize).zip(steps) {
+            slot[..Step::BYTES].copy_from_slice(&step.to_bytes());
+        }
+        self.gpu.queue.write_buffer(&self.steps, 0, &bytes);
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        let commands = &self.programs[program.0].commands;
+        self.gpu.encode(&mut encoder, commands, steps.len());
+        finish(&mut encoder);
+        self.counters.bytes_uploaded += bytes.len() as u64;
+        self.counters.dispatches += (commands.len() * steps.len()) as u64;
+        self.counters.submissions += 1;
+        self.gpu.queue.submit([encoder.finish()])
+    }
+
+    fn readback(&mut self, bytes: u64) -> Result<Readback> {
+        match self.idle.iter().position(|r| r.bytes() == bytes) {
+            Some(found) => Ok(self.idle.swap_remove(found)),
+            None => Readback::new(&self.gpu, bytes),
+        }
+    }
+}
+
+impl Backend for GpuBackend {
+    fn describe(&self) -> String {
+        self.gpu.describe()
+    }
+
+    fn create(&mut self, name: &str, ty: &TensorType) -> Result<()> {
+        if let Some(state) = self.states.get(name)
+            && state.ty == *ty
+        {
+            let zeros = vec![0; state.buffer.size() as usize];
+            self.gpu.queue.write_buffer(&state.buffer, 0, &zeros);
+            return Ok(());
+        }
+        let buffer = self.gpu.buffer(name, ty.bytes())?;
+        let ty = ty.clone();
+        self.states.insert(name.into(), State { ty, buffer });
+        Ok(())
+    }
+
+    fn write(&mut self, name: &str, data: &Array) -> Result<()> {
+        self.gpu.check()?;
+        let state = self.state(name)?;
+        check_write(name, &state.ty, data.ty())?;
+        let bytes = data.to_gpu_bytes();
+        self.gpu.queue.write_buffer(&state.buffer, 0, &bytes);
+        self.counters.bytes_uploaded += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn read(&mut self, name: &str) -> Result<Array> {
+        let ty = self.state(name)?.ty.clone();
+        let mut readback = self.readback(ty.bytes())?;
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        readback.encode(&mut encoder, &self.state(name)?.buffer, 0);
+        let submission = self.gpu.queue.submit([encoder.finish()]);
+        readback.request();
+        let bytes = readback.wait(&self.gpu, &submission)?;
+        self.idle.push(readback);
+        self.counters.waits += 1;
+        self.counters.submissions += 1;
+        self.counters.bytes_read_back += bytes.len() as u64;
+        Ok(Array::from_gpu_bytes(ty, &bytes))
+    }
+
+    fn compile(&mut self, graph: Graph) -> Result<Program> {
+        let compiled = Lowering::new(self, &graph)?.commands()?;
+        self.programs.push(compiled);
+        Ok(Program(self.programs.len() - 1))
+    }
+
+    fn run(&mut self, program: Program, steps: &[Step]) -> Result<()> {
+        if steps.is_empty() {
+            return Ok(());
+        }
+        self.submit(program, steps, |_| {}).map(drop)
+    }
+
+    fn run_and_read(&mut self, program: Program, steps: &[Step], name: &str) -> Result<Ticket> {
+        let state = self.state(name)?;
+        let (ty, buffer) = (state.ty.clone(), state.buffer.clone());
+        let mut readback = self.readback(ty.bytes())?;
+        let submission = self.submit(program, steps, |encoder| {
+            readback.encode(encoder, &buffer, 0);
+        })?;
+        readback.request();
+        let ticket = Ticket(self.tickets);
+        self.tickets += 1;
+        self.pending.push_back(Pending {
+            ticket,
+            ty,
+            readback,
+            submission,
+        });
+        Ok(ticket)
+    }
+
+    fn take(&mut self, ticket: Ticket, wait: bool) -> Result<Option<Array>> {
+        let at = self.pending.iter().position(|p| p.ticket == ticket);
+        let Some(mut pending) = at.and_then(|i| self.pending.remove(i)) else {
+            return Ok(None);
+        };
+        let mut bytes = pending.readback.poll(&self.gpu)?;
+        if bytes.is_none() && wait {
+            bytes = Some(pending.readback.wait(&self.gpu, &pending.submission)?);
+            self.counters.waits += 1;
+        }
+        let Some(bytes) = bytes else {
+            self.pending.push_front(pending);
+            return Ok(None);
+        };
+        self.counters.bytes_read_back += bytes.len() as u64;
+        self.idle.push(pending.readback);
+        Ok(Some(Array::from_gpu_bytes(pending.ty, &bytes)))
+    }
+
+    fn synchronize(&mut self) -> Result<()> {
+        let waited = self.gpu.device.poll(wgpu::PollType::wait_indefinitely());
+        self.counters.waits += 1;
+        self.gpu.check()?;
+        waited.map(drop).map_err(|e| Error::Runtime(e.to_string()))
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn memory(&self) -> (u64, u64) {
+        let states = self.states.values().map(|s| s.buffer.size()).sum();
+        let slots = self.programs.iter().map(|p| p.plan.bytes()).sum();
+        (states, slots)
+    }
+}
+
+/// A graph on its way to commands.
+struct Lowering<'a> {
+    backend: &'a GpuBackend,
+    graph: &'a Graph,
+    launches: Vec<Launch>,
+    plan: MemoryPlan,
+    slots: Vec<wgpu::Buffer>,
+}
+
+impl<'a> Lowering<'a> {
+    fn new(backend: &'a GpuBackend, graph: &'a Graph) -> Result<Self> {
+        let launches = graph
+            .nodes()
+            .iter()
+            .map(|node| launch(backend, graph, node))
+            .collect::<Result<Vec<_>>>()?;
+        let scratch: Vec<_> = launches.iter().map(|l| l.scratch.clone()).collect();
+        let plan = MemoryPlan::new(graph, &scratch);
+        let mut largest = vec![String::from("scratch"); plan.slots.len()];
+        for node in graph.nodes() {
+            for value in &node.outputs {
+                if let Some(slot) = plan.results.get(value)
+                    && graph.value(*value).ty.bytes() == plan.slots[*slot].bytes
+                {
+                    largest[*slot] = format!("{}: {}", node.label(), graph.value(*value).ty);
+                }
+            }
+        }
+        let slots = plan
+            .slots
+            .iter()
+            .zip(&largest)
+            .map(|(slot, label)| backend.gpu.buffer(label, slot.bytes))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            backend,
+            graph,
+            launches,
+            plan,
+            slots,
+        })
+    }
+
+    fn commands(self) -> Result<Compiled> {
+        let mut commands = Vec::new();
+        for (index, node) in self.graph.nodes().iter().enumerate() {
+            let mut ranges: HashMap<Arg, Range> = HashMap::new();
+            for (i, value) in node.inputs.iter().enumerate() {
+                ranges.insert(Arg::Input(i), self.range(*value)?);
+            }
+            for (i, value) in node.outputs.iter().enumerate() {
+                if node.op.alias().is_none() {
+                    ranges.insert(Arg::Output(i), self.range(*value)?);
+                }
+            }
+            for (i, slot) in self.plan.scratch[index].iter().enumerate() {
+                let bytes = self.launches[index].scratch[i];
+                ranges.insert(Arg::Scratch(i), self.slot(*slot, bytes));
+            }
+            ranges.insert(
+                Arg::Step,
+                Range {
+                    buffer: self.backend.steps.clone(),
+                    offset: 0,
+                    bytes: Step::BYTES as u64,
+                },
+            );
+            for dispatch in &self.launches[index].dispatches {
+                if let Some((name, arg)) = dispatch
+                    .bindings
+                    .iter()
+                    .find(|b| !ranges.contains_key(&b.1))
+                {
+                    let problem = format!("{name} is bound to {arg:?}, which does not exist");
+                    return Err(Error::shader(dispatch.kernel.path(), problem));
+                }
+                commands.push(self.backend.gpu.prepare(
+                    &node.label(),
+                    dispatch,
+                    node.op.updates(),
+                    Step::BYTES as u64,
+                    &|arg| ranges[&arg].clone(),
+                )?);
+            }
+        }
+        Ok(Compiled {
+            commands,
+            plan: self.plan,
+        })
+    }
+
+    fn slot(&self, slot: usize, bytes: u64) -> Range {
+        Range {
+            buffer: self.slots[slot].clone(),
+            offset: 0,
+            bytes,
+        }
+    }
+
+    /// Where a value lives.
+    fn range(&self, value: Value) -> Result<Range> {
+        let root = self.graph.storage_root(value);
+        let info = self.graph.value(root);
+        let bytes = info.ty.bytes();
+        if let Some(target) = info.store {
+            return self.range(target);
+        }
+        match &info.origin {
+            Origin::Result => Ok(self.slot(self.plan.results[&root], bytes)),
+            Origin::State(name) => {
+                let state = self.backend.state(name)?;
+                check_write(name, &state.ty, &info.ty)?;
+                Ok(Range {
+                    buffer: state.buffer.clone(),
+                    offset: 0,
+                    bytes,
+                })
+            }
+            Origin::View { of, offset } => {
+                let whole = self.range(*of)?;
+                let offset = (offset * info.ty.dtype.size()) as u64;
+                let alignment = self.backend.gpu.profile.binding_alignment;
+                if !offset.is_multiple_of(alignment) {
+                    return Err(Error::Runtime(format!(
+                        "a view starts at byte {offset}, the device binds at multiples of {alignment}"
+                    )));
+                }
+                Ok(Range {
+                    offset: whole.offset + offset,
+                    buffer: whole.buffer,
+                    bytes,
+                })
+            }
+        }
+    }
+}
+
+fn launch(backend: &GpuBackend, graph: &Graph, node: &Node) -> Result<Launch> {
+    if node.op.alias().is_some() {
+        return Ok(Launch::default());
+    }
+    let (inputs, outputs) = (graph.types(&node.inputs), graph.types(&node.outputs));
+    node.op.launch(LaunchContext {
+        profile: &backend.gpu.profile,
+        inputs: &inputs,
+        outputs: &outputs,
+    })
+}

@@ -1,0 +1,266 @@
+//! Property tests over the registry: every op, by existing, is tested here.
+//!
+//! For random legal cases of each op: the GPU equals the float64 reference within the
+//! case's tolerance, in both kernel profiles; every output element is written (outputs
+//! and scratch start as NaN bits); a second run gives the same bits; runtime checks on
+//! and off give the same bits; and the gradient equals finite differences of the
+//! reference.
+
+mod support;
+
+use gpucnn::gpu::profile::ProfileKind;
+use gpucnn::graph::{Backend, CpuBackend, GpuBackend, Graph};
+use gpucnn::ops::{Array, Builder, Draw, Entry, Sample, registry};
+use gpucnn::tensor::DType;
+use support::{inputs, open, run};
+
+/// Random cases of each op and profile. `GPUCNN_TEST_CASES` asks for more.
+fn cases() -> u64 {
+    let asked = std::env::var("GPUCNN_TEST_CASES").ok();
+    asked.and_then(|s| s.parse().ok()).unwrap_or(12)
+}
+
+/// The op's entries, or those named by `GPUCNN_TEST_OP`.
+fn entries() -> Vec<Entry> {
+    let wanted = std::env::var("GPUCNN_TEST_OP").ok();
+    registry()
+        .into_iter()
+        .filter(|e| wanted.as_ref().is_none_or(|w| e.name == w))
+        .collect()
+}
+
+/// The same case again: ops are values, but not clonable through the trait.
+fn sample(entry: &Entry, case: u64) -> (Sample, Draw) {
+    let mut draw = Draw::new(case);
+    ((entry.sample)(&mut draw), draw)
+}
+
+fn bits(arrays: &[Array]) -> Vec<Vec<u8>> {
+    arrays.iter().map(Array::to_gpu_bytes).collect()
+}
+
+/// The first element that is out of tolerance, if any.
+fn mismatch(sample: &Sample, expected: &Array, found: &Array) -> Option<String> {
+    match expected.ty().dtype {
+        DType::F32 => {
+            let pairs = expected.f().iter().zip(found.f()).enumerate();
+            let mut bad = pairs.filter(|(_, (e, f))| !sample.tolerance.holds(**e, **f));
+            let (i, (e, f)) = bad.next()?;
+            Some(format!(
+                "element {i}: reference {e:e}, GPU {f:e}, {:?}",
+                sample.tolerance
+            ))
+        }
+        DType::U32 => {
+            let mut pairs = expected.u().iter().zip(found.u()).enumerate();
+            let (i, (e, f)) = pairs.find(|(_, (e, f))| e != f)?;
+            Some(format!("element {i}: reference {e}, GPU {f}"))
+        }
+        DType::U8 => (expected != found).then(|| "bytes differ".into()),
+    }
+}
+
+fn compare(profile: ProfileKind, runtime_checks: bool) {
+    let mut gpu = GpuBackend::new(open(profile, runtime_checks)).unwrap();
+    for entry in entries() {
+        for case in 0..cases() {
+            let (case_sample, mut draw) = sample(&entry, case);
+            let data = inputs(&mut draw, &case_sample);
+            let again = || sample(&entry, case).0.op;
+            let mut cpu = CpuBackend::new();
+            let expected = run(&mut cpu, &case_sample, again(), &data, false);
+            let found = run(&mut gpu, &case_sample, again(), &data, true);
+            for (i, (e, f)) in expected.iter().zip(&found).enumerate() {
+                if let Some(problem) = mismatch(&case_sample, e, f) {
+                    panic!(
+                        "{} case {case} ({profile}, checks {runtime_checks}): {:?}\ninputs {:?}\noutput {i} {}: {problem}",
+                        entry.name,
+                        case_sample.op,
+                        case_sample.inputs,
+                        e.ty()
+                    );
+                }
+            }
+            let second = run(&mut gpu, &case_sample, again(), &data, true);
+            assert_eq!(
+                bits(&found),
+                bits(&second),
+                "{} case {case}: two runs differ",
+                entry.name
+            );
+        }
+    }
+}
+
+#[test]
+fn cpu_like_kernels_equal_the_reference() {
+    compare(ProfileKind::CpuLike, false);
+}
+
+#[test]
+fn gpu_kernels_equal_the_reference() {
+    compare(ProfileKind::Gpu, false);
+}
+
+#[test]
+fn cpu_like_kernels_equal_the_reference_with_runtime_checks() {
+    compare(ProfileKind::CpuLike, true);
+}
+
+#[test]
+fn gpu_kernels_equal_the_reference_with_runtime_checks() {
+    compare(ProfileKind::Gpu, true);
+}
+
+#[test]
+fn runtime_checks_do_not_change_a_bit() {
+    for profile in [ProfileKind::CpuLike, ProfileKind::Gpu] {
+        let mut with = GpuBackend::new(open(profile, true)).unwrap();
+        let mut without = GpuBackend::new(open(profile, false)).unwrap();
+        for entry in entries() {
+            for case in 0..cases() / 2 {
+                let (case_sample, mut draw) = sample(&entry, case);
+                let data = inputs(&mut draw, &case_sample);
+                let again = || sample(&entry, case).0.op;
+                let a = run(&mut with, &case_sample, again(), &data, true);
+                let b = run(&mut without, &case_sample, again(), &data, true);
+                assert_eq!(bits(&a), bits(&b), "{} case {case} ({profile})", entry.name);
+            }
+        }
+    }
+}
+
+/// The sum of the op's float outputs, each element times a fixed weight, so that every
+/// output matters differently.
+fn weighted(outputs: &[Array]) -> f64 {
+    let floats = outputs.iter().filter(|a| a.ty().dtype == DType::F32);
+    let elements = floats.flat_map(|a| a.f().iter().copied());
+    elements.enumerate().map(|(i, y)| y * weight(i)).sum()
+}
+
+fn weight(i: usize) -> f64 {
+    0.3 + ((i * 7919) % 13) as f64 / 13.0
+}
+
+/// dweighted/dinput by the op's own gradient rule, on the reference backend.
+fn analytic(entry: &Entry, case: u64, data: &[Array]) -> Vec<Option<Array>> {
+    let (case_sample, _) = sample(entry, case);
+    let mut graph = Graph::new();
+    let types: Vec<_> = case_sample
+        .inputs
+        .iter()
+        .map(|(ty, _)| ty.clone())
+        .collect();
+    let values: Vec<_> = types
+        .iter()
+        .enumerate()
+        .map(|(i, ty)| graph.state(format!("in{i}"), ty.clone()))
+        .collect();
+    let outputs = graph.add(case_sample.op, &values).unwrap();
+    let op = graph.nodes()[0].op.clone();
+    let mut cpu = CpuBackend::new();
+    let mut upstream = Vec::new();
+    let mut next = 0;
+    for (i, value) in outputs.iter().enumerate() {
+        let ty = graph.ty(*value).clone();
+        if ty.dtype != DType::F32 {
+            upstream.push(None);
+            continue;
+        }
+        let weights = (next..next + ty.shape.len()).map(weight).collect();
+        next += ty.shape.len();
+        let name = format!("d{i}");
+        upstream.push(Some(graph.state(name.clone(), ty.clone())));
+        cpu.create(&name, &ty).unwrap();
+        cpu.write(&name, &Array::float(ty, weights)).unwrap();
+    }
+    let wanted: Vec<_> = types.iter().map(|t| t.dtype == DType::F32).collect();
+    let node = gpucnn::ops::NodeView {
+        inputs: &values,
+        outputs: &outputs,
+        wanted: &wanted,
+    };
+    let gradients = op.gradient(&mut graph, node, &upstream).unwrap();
+    for (i, gradient) in gradients.iter().enumerate() {
+        if let Some(value) = gradient {
+            let ty = types[i].clone();
+            let target = graph.state(format!("g{i}"), ty.clone());
+            graph.store(*value, target).unwrap();
+            cpu.create(&format!("g{i}"), &ty).unwrap();
+        }
+    }
+    for (i, array) in data.iter().enumerate() {
+        cpu.create(&format!("in{i}"), array.ty()).unwrap();
+        cpu.write(&format!("in{i}"), array).unwrap();
+    }
+    let program = cpu.compile(graph.without_dead_nodes()).unwrap();
+    cpu.run(program, &[case_sample.step]).unwrap();
+    let mut read = |i: usize| cpu.read(&format!("g{i}")).unwrap();
+    gradients
+        .iter()
+        .enumerate()
+        .map(|(i, g)| g.map(|_| read(i)))
+        .collect()
+}
+
+/// Central differences in float64 with step h: the truncation error is of order h^2 and
+/// the rounding error of order 1e-16 / h, both below 1e-8 here; the bound leaves room
+/// for third derivatives of order 100.
+const STEP: f64 = 1e-4;
+const BOUND: f64 = 1e-5;
+
+#[test]
+fn gradients_equal_finite_differences_of_the_reference() {
+    for entry in entries() {
+        for case in 0..cases() {
+            let (case_sample, mut draw) = sample(&entry, case);
+            if !case_sample.differentiable {
+                continue;
+            }
+            let data = inputs(&mut draw, &case_sample);
+            let gradients = analytic(&entry, case, &data);
+            for (input, array) in data.iter().enumerate() {
+                if array.ty().dtype != DType::F32 || array.ty().shape.is_empty() {
+                    continue;
+                }
+                // A few elements of each input: enough to see a wrong index or sign.
+                for _ in 0..6 {
+                    let element = draw.int(0, array.ty().shape.len() - 1);
+                    let at = |offset: f64| {
+                        let mut moved = data.clone();
+                        moved[input].f_mut()[element] += offset;
+                        let op = sample(&entry, case).0.op;
+                        weighted(&run(
+                            &mut CpuBackend::new(),
+                            &case_sample,
+                            op,
+                            &moved,
+                            false,
+                        ))
+                    };
+                    let numeric = (at(STEP) - at(-STEP)) / (2.0 * STEP);
+                    let found = gradients[input].as_ref().map_or(0.0, |g| g.f()[element]);
+                    assert!(
+                        (numeric - found).abs() <= BOUND * (1.0 + numeric.abs()),
+                        "{} case {case}: {:?}\ninputs {:?}\ninput {input} element {element}: finite differences {numeric}, gradient {found}",
+                        entry.name,
+                        case_sample.op,
+                        case_sample.inputs
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_op_is_named_once_in_the_registry() {
+    let mut names: Vec<_> = registry().iter().map(|e| e.name).collect();
+    names.sort_unstable();
+    let count = names.len();
+    names.dedup();
+    assert_eq!(names.len(), count);
+    for entry in registry() {
+        assert_eq!((entry.sample)(&mut Draw::new(0)).op.name(), entry.name);
+    }
+}
