@@ -8,6 +8,7 @@
 //! * **hooks**: a top-level function with a default body, such as
 //!   `fn activate(x: f32, alpha: f32) -> f32 { return x; }`, is redirected to a
 //!   function of a library file with the same parameters ([`Kernel::hook`]).
+//!   The library's constants, bindings and hooks are then part of the shader.
 //!   A hook's signature stands on one line at the start of a line and its
 //!   closing brace at the start of a line of its own, or all on one line.
 
@@ -135,9 +136,6 @@ impl Kernel {
     /// If a constant or hook does not exist in the file, or a constant's type differs.
     pub fn wgsl(&self) -> Result<String> {
         let mut text = self.file.text.to_owned();
-        for (name, value) in &self.constants {
-            text = self.replace_constant(&text, name, *value)?;
-        }
         let mut libraries: Vec<ShaderFile> = Vec::new();
         for (name, library, target) in &self.hooks {
             text = self.redirect(&text, name, target)?;
@@ -145,6 +143,9 @@ impl Kernel {
                 libraries.push(*library);
                 let _ = write!(text, "\n{}", library.text);
             }
+        }
+        for (name, value) in &self.constants {
+            text = self.replace_constant(&text, name, *value)?;
         }
         Ok(text)
     }
@@ -211,8 +212,13 @@ impl Kernel {
             .map(str::trim)
             .filter(|p| !p.is_empty())
             .collect();
+        let give = if signature.contains("->") {
+            "return "
+        } else {
+            ""
+        };
         Ok(format!(
-            "{}{signature}{{ return {target}({}); }}{}",
+            "{}{signature}{{ {give}{target}({}); }}{}",
             &text[..start],
             names.join(", "),
             &text[end..]

@@ -9,6 +9,7 @@
 //! **result** of a node. Results live in memory that the plan reuses; a result
 //! is kept by storing it in a state ([`Graph::store`]).
 
+mod arena;
 mod autodiff;
 mod backend;
 mod gpu;
@@ -16,6 +17,7 @@ mod memory;
 mod passes;
 mod reference;
 
+pub use arena::{Arena, Part};
 pub use backend::{Backend, Program, Ticket};
 pub use gpu::GpuBackend;
 pub use memory::{MemoryPlan, Slot};
@@ -240,3 +242,6 @@ impl Builder for Graph {
         self.one == Some(value)
     }
 }
+
+#[cfg(test)]
+mod tests;

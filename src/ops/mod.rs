@@ -11,7 +11,10 @@
 
 pub mod activation;
 pub mod array;
+pub mod conv2d;
 pub mod fill;
+mod gemm;
+pub mod matmul;
 pub mod sample;
 pub mod window;
 
@@ -224,7 +227,13 @@ pub struct Entry {
 
 /// Every op, for the tests and tools that treat them all alike.
 pub fn registry() -> Vec<Entry> {
-    [activation::ENTRIES, fill::ENTRIES].concat()
+    [
+        activation::ENTRIES,
+        conv2d::ENTRIES,
+        fill::ENTRIES,
+        matmul::ENTRIES,
+    ]
+    .concat()
 }
 
 /// Checks the number of inputs.

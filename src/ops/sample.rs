@@ -102,6 +102,17 @@ impl Tolerance {
         }
     }
 
+    /// This bound widened by [`transcendental`](Self::transcendental)'s: for a function
+    /// of a sum. The functions here have slopes of at most about 1.1.
+    #[must_use]
+    pub fn and_transcendental(self) -> Self {
+        let function = Self::transcendental();
+        Self {
+            absolute: 1.2 * self.absolute + function.absolute,
+            relative: 1.2 * self.relative + function.relative,
+        }
+    }
+
     /// Whether `found` is near enough to `expected`.
     pub fn holds(&self, expected: f64, found: f64) -> bool {
         expected == found

@@ -1,0 +1,125 @@
+//! Picture-sized tests of differentiation, passes, memory plan and execution.
+
+use super::*;
+use crate::ops::activation::ActivationGrad;
+use crate::ops::{Array, Step};
+
+const RELU: Activation = Activation(Function::Relu);
+
+fn chain(graph: &mut Graph, x: Value, length: usize) -> Vec<Value> {
+    let mut values = vec![x];
+    for _ in 0..length {
+        let last = values[values.len() - 1];
+        values.push(graph.add1(Box::new(RELU), &[last]).unwrap());
+    }
+    values
+}
+
+#[test]
+fn dead_nodes_are_dropped_and_stored_ones_kept() {
+    let mut graph = Graph::new();
+    let x = graph.state("x", TensorType::f32([8]));
+    let y = graph.state("y", TensorType::f32([8]));
+    let values = chain(&mut graph, x, 4);
+    graph.store(values[2], y).unwrap();
+    assert_eq!(graph.nodes().len(), 4);
+    assert_eq!(graph.without_dead_nodes().nodes().len(), 2);
+}
+
+#[test]
+fn a_chain_needs_two_slots_however_long() {
+    let mut graph = Graph::new();
+    let x = graph.state("x", TensorType::f32([64]));
+    let y = graph.state("y", TensorType::f32([64]));
+    let values = chain(&mut graph, x, 9);
+    graph.store(values[9], y).unwrap();
+    let plan = MemoryPlan::new(&graph, &vec![vec![]; 9]);
+    assert_eq!(plan.slots.len(), 2);
+    assert_eq!(plan.bytes(), plan.lower_bound);
+    assert_eq!(plan.lower_bound, 2 * 64 * 4);
+}
+
+#[test]
+fn inputs_and_outputs_of_a_node_never_share_a_slot() {
+    let mut graph = Graph::new();
+    let x = graph.state("x", TensorType::f32([64]));
+    let values = chain(&mut graph, x, 6);
+    // Keep an early value alive to the end.
+    let last = graph
+        .add1(
+            Box::new(ActivationGrad(Function::Relu)),
+            &[values[6], values[1]],
+        )
+        .unwrap();
+    let y = graph.state("y", TensorType::f32([64]));
+    graph.store(last, y).unwrap();
+    let plan = MemoryPlan::new(&graph, &vec![vec![]; 7]);
+    for node in graph.nodes() {
+        for input in &node.inputs {
+            for output in &node.outputs {
+                if let (Some(a), Some(b)) = (plan.results.get(input), plan.results.get(output)) {
+                    assert_ne!(a, b);
+                }
+            }
+        }
+    }
+    assert_eq!(plan.slots.len(), 3);
+}
+
+#[test]
+fn the_gradient_of_a_chain_runs_backwards_and_names_its_layers() {
+    let mut graph = Graph::new();
+    let x = graph.state("x", TensorType::f32([]));
+    graph.set_layer("first");
+    let y = graph.add1(Box::new(RELU), &[x]).unwrap();
+    graph.set_layer("second");
+    let z = graph.add1(Box::new(RELU), &[y]).unwrap();
+    let gradient = graph.gradients(z, &[x]).unwrap()[0].unwrap();
+    let layers: Vec<_> = graph.nodes().iter().map(|n| n.layer.as_str()).collect();
+    assert_eq!(layers, ["first", "second", "second", "second", "first"]);
+    assert_eq!(graph.producer(gradient).unwrap().layer, "first");
+}
+
+#[test]
+fn a_loss_that_is_no_scalar_is_an_error() {
+    let mut graph = Graph::new();
+    let x = graph.state("x", TensorType::f32([2]));
+    let error = graph.gradients(x, &[x]).unwrap_err();
+    assert!(error.to_string().contains("scalar"), "{error}");
+}
+
+#[test]
+fn states_that_are_missing_or_too_small_are_errors_by_name() {
+    let mut graph = Graph::new();
+    let x = graph.state("x", TensorType::f32([8]));
+    let y = graph.state("y", TensorType::f32([8]));
+    let value = chain(&mut graph, x, 1)[1];
+    graph.store(value, y).unwrap();
+    let mut cpu = CpuBackend::new();
+    cpu.create("x", &TensorType::f32([8])).unwrap();
+    let missing = cpu.compile(graph.clone()).unwrap_err();
+    assert!(missing.to_string().contains("\"y\""), "{missing}");
+    cpu.create("y", &TensorType::f32([7])).unwrap();
+    let small = cpu.compile(graph).unwrap_err();
+    assert!(small.to_string().contains("state y"), "{small}");
+}
+
+#[test]
+fn views_are_read_and_written_in_place() {
+    let mut graph = Graph::new();
+    let arena = graph.state("arena", TensorType::f32([192]));
+    let a = graph.view(arena, 0, [2]).unwrap();
+    let b = graph.view(arena, 128, [2]).unwrap();
+    let value = chain(&mut graph, a, 1)[1];
+    graph.store(value, b).unwrap();
+    let mut cpu = CpuBackend::new();
+    let ty = TensorType::f32([192]);
+    cpu.create("arena", &ty).unwrap();
+    let mut data = vec![0.5; 192];
+    data[..2].copy_from_slice(&[-1.0, 2.0]);
+    cpu.write("arena", &Array::float(ty, data)).unwrap();
+    let program = cpu.compile(graph).unwrap();
+    cpu.run(program, &[Step::default()]).unwrap();
+    let result = cpu.read("arena").unwrap();
+    assert_eq!(&result.f()[126..131], &[0.5, 0.5, 0.0, 2.0, 0.5]);
+}

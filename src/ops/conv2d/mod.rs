@@ -1,0 +1,315 @@
+//! 2-D convolution (cross-correlation, as everywhere in deep learning) and its gradients.
+
+mod gradient;
+mod launch;
+
+pub use gradient::{Conv2dInputGrad, Conv2dWeightGrad};
+
+use super::activation::{Activation, Function};
+use super::{
+    Builder, Draw, Entry, Fill, LaunchContext, NodeView, Op, Reference, Sample, Tolerance, Value,
+    Window, expect_inputs, expect_type,
+};
+use crate::error::{Error, Result};
+use crate::gpu::kernel::Launch;
+use crate::tensor::TensorType;
+
+/// The ops of this folder.
+pub const ENTRIES: &[Entry] = &[
+    Entry {
+        name: "conv2d",
+        sample,
+    },
+    Entry {
+        name: "conv2d_input_grad",
+        sample: gradient::sample_input_grad,
+    },
+    Entry {
+        name: "conv2d_weight_grad",
+        sample: gradient::sample_weight_grad,
+    },
+];
+
+/// `y = f(w * x + bias)`: inputs `x` [N, groups·C, H, W], `w` [groups·O, C, kH, kW] and,
+/// where `bias`, `bias` [groups·O]; output [N, groups·O, oH, oW].
+///
+/// `groups` cuts the channels into independent convolutions; as many groups as input
+/// channels is a depthwise convolution.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Conv2d {
+    /// Kernel, stride, dilation and padding. `ceil` does not apply.
+    pub window: Window,
+    /// Independent groups of channels.
+    pub groups: usize,
+    /// There is a third input, added to each output channel.
+    pub bias: bool,
+    /// Applied to the result.
+    pub activation: Function,
+}
+
+/// All extents of a convolution; channels are those of one group.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Geometry {
+    pub window: Window,
+    pub groups: usize,
+    pub images: usize,
+    pub c: usize,
+    pub o: usize,
+    pub image: [usize; 2],
+    pub output: [usize; 2],
+}
+
+impl Geometry {
+    /// From the types of `x` and `w`, both checked.
+    pub fn new(
+        place: &str,
+        window: Window,
+        groups: usize,
+        x: &TensorType,
+        w: &TensorType,
+    ) -> Result<Self> {
+        let [images, channels, h, width] = x.shape.nchw(place)?;
+        let [filters, c, kh, kw] = w.shape.nchw(place)?;
+        let fail = |problem: String| Err(Error::shape(place, problem));
+        if groups == 0 || filters % groups != 0 {
+            return fail(format!(
+                "{filters} filters do not divide into {groups} groups"
+            ));
+        }
+        if channels != c * groups {
+            return fail(format!(
+                "expected {} input channels ({groups} groups of {c} as in filters {w}), found {channels} in {x}",
+                c * groups
+            ));
+        }
+        if [kh, kw] != window.kernel {
+            return fail(format!(
+                "expected a kernel of {:?}, found filters {w}",
+                window.kernel
+            ));
+        }
+        Ok(Self {
+            window,
+            groups,
+            images,
+            c,
+            o: filters / groups,
+            image: [h, width],
+            output: window.output(place, [h, width])?,
+        })
+    }
+
+    fn x(&self) -> TensorType {
+        let [h, w] = self.image;
+        TensorType::f32([self.images, self.groups * self.c, h, w])
+    }
+
+    fn w(&self) -> TensorType {
+        let [kh, kw] = self.window.kernel;
+        TensorType::f32([self.groups * self.o, self.c, kh, kw])
+    }
+
+    fn y(&self) -> TensorType {
+        let [h, w] = self.output;
+        TensorType::f32([self.images, self.groups * self.o, h, w])
+    }
+
+    /// Multiply-adds of the forward pass, padding counted.
+    fn multiply_adds(&self) -> u64 {
+        let taps: usize = self.window.kernel.iter().product();
+        (self.y().shape.len() * self.c * taps) as u64
+    }
+
+    /// Calls `visit(x, w, y)` with the flat offsets of every product of the convolution:
+    /// the definition all three references share.
+    fn for_each_product(&self, mut visit: impl FnMut(usize, usize, usize)) {
+        let ([h, w], [oh, ow], [kh, kw]) = (self.image, self.output, self.window.kernel);
+        for i in 0..self.images {
+            for filter in 0..self.groups * self.o {
+                let group = filter / self.o;
+                for c in 0..self.c {
+                    let plane = (i * self.groups * self.c + group * self.c + c) * h * w;
+                    for (oy, ky) in pairs(oh, kh) {
+                        let Some(iy) = self.window.tap(0, oy, ky, h) else {
+                            continue;
+                        };
+                        for (ox, kx) in pairs(ow, kw) {
+                            let Some(ix) = self.window.tap(1, ox, kx, w) else {
+                                continue;
+                            };
+                            let y = ((i * self.groups * self.o + filter) * oh + oy) * ow + ox;
+                            let tap = ((filter * self.c + c) * kh + ky) * kw + kx;
+                            visit(plane + iy * w + ix, tap, y);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn pairs(a: usize, b: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..a).flat_map(move |i| (0..b).map(move |j| (i, j)))
+}
+
+impl Conv2d {
+    /// A convolution without bias and activation.
+    pub fn new(window: Window, groups: usize) -> Self {
+        Self {
+            window,
+            groups,
+            bias: false,
+            activation: Function::Identity,
+        }
+    }
+
+    fn geometry(&self, inputs: &[TensorType]) -> Result<Geometry> {
+        Geometry::new(
+            self.name(),
+            self.window,
+            self.groups,
+            &inputs[0],
+            &inputs[1],
+        )
+    }
+
+    fn is_plain(&self) -> bool {
+        !self.bias && self.activation == Function::Identity
+    }
+}
+
+impl Op for Conv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        expect_inputs(self, inputs, 2 + usize::from(self.bias))?;
+        let geometry = self.geometry(inputs)?;
+        if self.bias {
+            let ty = TensorType::f32([geometry.groups * geometry.o]);
+            expect_type(self, "bias", &ty, &inputs[2])?;
+        }
+        Ok(vec![geometry.y()])
+    }
+
+    fn gradient(
+        &self,
+        builder: &mut dyn Builder,
+        node: NodeView<'_>,
+        upstream: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let Some(dy) = upstream[0] else {
+            return Ok(vec![None; node.inputs.len()]);
+        };
+        if !self.is_plain() {
+            return Err(Error::shape(
+                self.name(),
+                "differentiate before fusing: a fused convolution has no gradient rule",
+            ));
+        }
+        let (x, w) = (node.inputs[0], node.inputs[1]);
+        let [_, _, h, width] = builder.ty(x).shape.nchw(self.name())?;
+        let dx = node.wanted[0].then(|| {
+            let op = Conv2dInputGrad {
+                window: self.window,
+                groups: self.groups,
+                image: [h, width],
+            };
+            builder.add1(Box::new(op), &[dy, w])
+        });
+        let dx = dx.transpose()?;
+        let dw = node.wanted[1].then(|| {
+            let op = Conv2dWeightGrad {
+                window: self.window,
+                groups: self.groups,
+            };
+            builder.add1(Box::new(op), &[dy, x])
+        });
+        Ok(vec![dx, dw.transpose()?])
+    }
+
+    fn reference(&self, io: Reference<'_>) {
+        let types = [io.inputs[0].ty().clone(), io.inputs[1].ty().clone()];
+        let geometry = self.geometry(&types).expect("inferred before");
+        let (x, w) = (io.inputs[0].f(), io.inputs[1].f());
+        let y = io.outputs[0].f_mut();
+        geometry.for_each_product(|xi, wi, yi| y[yi] += x[xi] * w[wi]);
+        let pixels: usize = geometry.output.iter().product();
+        for (i, y) in y.iter_mut().enumerate() {
+            if self.bias {
+                *y += io.inputs[2].f()[i / pixels % (geometry.groups * geometry.o)];
+            }
+            *y = self.activation.value(*y);
+        }
+    }
+
+    fn launch(&self, context: LaunchContext<'_>) -> Result<Launch> {
+        let geometry = self.geometry(context.inputs)?;
+        Ok(launch::forward(&geometry, self.bias, self.activation))
+    }
+
+    fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
+        self.geometry(inputs).map_or(0, |g| 2 * g.multiply_adds())
+    }
+
+    fn fuse_epilogue(&self, next: &dyn Op) -> Option<Box<dyn Op>> {
+        if self.is_plain() && next.name() == "bias_add" {
+            return Some(Box::new(Self {
+                bias: true,
+                ..*self
+            }));
+        }
+        match next.downcast::<Activation>() {
+            Some(Activation(function)) if self.activation == Function::Identity => {
+                Some(Box::new(Self {
+                    activation: *function,
+                    ..*self
+                }))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A random convolution: ordinary, grouped or depthwise.
+pub(super) fn draw_geometry(draw: &mut Draw) -> Geometry {
+    let (window, image) = Window::draw(draw);
+    let groups = draw.pick(&[1, 1, 1, 2, 3]);
+    let [c, o] = match draw.int(0, 3) {
+        0 => [1, 1],
+        _ => [draw.int(1, 6), draw.int(1, 20)],
+    };
+    let x = TensorType::f32([draw.int(1, 5), groups * c, image[0], image[1]]);
+    let w = TensorType::f32([groups * o, c, window.kernel[0], window.kernel[1]]);
+    Geometry::new("sample", window, groups, &x, &w).expect("drawn to fit")
+}
+
+fn sample(draw: &mut Draw) -> Sample {
+    let geometry = draw_geometry(draw);
+    let plain = draw.coin();
+    let op = Conv2d {
+        window: geometry.window,
+        groups: geometry.groups,
+        bias: !plain && draw.coin(),
+        activation: if plain {
+            Function::Identity
+        } else {
+            Function::draw(draw)
+        },
+    };
+    let uniform = Fill::Uniform(-1.0, 1.0);
+    let mut inputs = vec![(geometry.x(), uniform), (geometry.w(), uniform)];
+    if op.bias {
+        let ty = TensorType::f32([geometry.groups * geometry.o]);
+        inputs.push((ty, uniform));
+    }
+    let terms = geometry.c * geometry.window.kernel.iter().product::<usize>();
+    let differentiable = op.is_plain();
+    let sample = Sample::new(op, inputs, Tolerance::sum(terms, 1.0).and_transcendental());
+    if differentiable {
+        sample
+    } else {
+        sample.without_gradient()
+    }
+}
