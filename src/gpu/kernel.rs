@@ -46,6 +46,8 @@ pub enum Constant {
     F32(f32),
     /// A `bool` constant.
     Bool(bool),
+    /// A `vec4<f32>` constant; all must be finite.
+    Vec4([f32; 4]),
 }
 
 impl Constant {
@@ -56,6 +58,7 @@ impl Constant {
             // Rust prints the shortest text that reads back as the same float.
             Self::F32(v) => format!("{v:?}f"),
             Self::Bool(v) => format!("{v}"),
+            Self::Vec4([x, y, z, w]) => format!("vec4<f32>({x:?}f, {y:?}f, {z:?}f, {w:?}f)"),
         }
     }
 }
@@ -90,6 +93,12 @@ impl From<f32> for Constant {
 impl From<bool> for Constant {
     fn from(v: bool) -> Self {
         Self::Bool(v)
+    }
+}
+
+impl From<[f32; 4]> for Constant {
+    fn from(v: [f32; 4]) -> Self {
+        Self::Vec4(v)
     }
 }
 
@@ -172,6 +181,7 @@ impl Kernel {
             Constant::I32(_) => "i32",
             Constant::F32(_) => "f32",
             Constant::Bool(_) => "bool",
+            Constant::Vec4(_) => "vec4<f32>",
         };
         if ty != expected {
             return Err(self.fail(format!(

@@ -11,10 +11,12 @@
 
 pub mod activation;
 pub mod array;
+pub mod batch;
 pub mod conv2d;
 pub mod fill;
 mod gemm;
 pub mod matmul;
+pub mod optimizer;
 pub mod sample;
 pub mod window;
 
@@ -229,9 +231,11 @@ pub struct Entry {
 pub fn registry() -> Vec<Entry> {
     [
         activation::ENTRIES,
+        batch::ENTRIES,
         conv2d::ENTRIES,
         fill::ENTRIES,
         matmul::ENTRIES,
+        optimizer::ENTRIES,
     ]
     .concat()
 }

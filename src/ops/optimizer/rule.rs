@@ -1,0 +1,350 @@
+//! The rules themselves, by name and in float64.
+
+use crate::gpu::kernel::Kernel;
+use crate::ops::Step;
+
+/// How parameters move, without weight decay.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rule {
+    /// `p -= lr g`.
+    Sgd,
+    /// `v = mu v - lr g; p += v`, or `p += mu v - lr g` with Nesterov (Sutskever et al. 2013).
+    Momentum {
+        /// Fraction of the last step kept.
+        momentum: f32,
+        /// Looks ahead along the momentum.
+        nesterov: bool,
+    },
+    /// `m += (1 - b1)(g - m); v += (1 - b2)(g² - v); p -= lr √(1 - b2^t) / (1 - b1^t) m / (√v + eps)`
+    /// (Kingma and Ba 2014).
+    Adam {
+        /// Decay of the mean gradient.
+        beta1: f32,
+        /// Decay of the mean squared gradient.
+        beta2: f32,
+        /// Added outside the root.
+        epsilon: f32,
+        /// Weight decay moves the parameters directly, by lr times it (Loshchilov and
+        /// Hutter 2017), not by way of the gradient.
+        decoupled: bool,
+    },
+    /// `v = rho v + (1 - rho) g²; p -= lr g / √(v + eps)` (Hinton 2012).
+    RmsProp {
+        /// Decay of the mean squared gradient.
+        rho: f32,
+        /// Fraction of the last step kept.
+        momentum: f32,
+        /// Added inside the root.
+        epsilon: f32,
+        /// Divides by the variance of the gradient, not its second moment.
+        centered: bool,
+    },
+    /// `v += g²; p -= lr g / √(v + eps)`, v starting at 0.1 (Duchi et al. 2011).
+    Adagrad {
+        /// Added inside the root.
+        epsilon: f32,
+    },
+    /// `p -= lr sign(b1 m + (1 - b1) g); m = b2 m + (1 - b2) g` (Chen et al. 2023).
+    Lion {
+        /// Weight of the momentum in the step.
+        beta1: f32,
+        /// Decay of the momentum.
+        beta2: f32,
+    },
+}
+
+impl Rule {
+    /// The state tensors: name and initial value.
+    pub fn states(&self) -> &'static [(&'static str, f32)] {
+        match self {
+            Self::Sgd => &[],
+            Self::Momentum { .. } => &[("velocity", 0.0)],
+            Self::Adam { .. } => &[("m", 0.0), ("v", 0.0)],
+            Self::RmsProp {
+                momentum, centered, ..
+            } => match (*centered, *momentum > 0.0) {
+                (false, false) => &[("v", 0.0)],
+                (false, true) => &[("v", 0.0), ("velocity", 0.0)],
+                (true, false) => &[("v", 0.0), ("mean", 0.0)],
+                (true, true) => &[("v", 0.0), ("mean", 0.0), ("velocity", 0.0)],
+            },
+            Self::Adagrad { .. } => &[("v", 0.1)],
+            Self::Lion { .. } => &[("m", 0.0)],
+        }
+    }
+}
+
+/// An optimizer: a rule and the weight decay.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Optimizer {
+    /// How parameters move.
+    pub rule: Rule,
+    /// Decoupled for AdamW; for all others L2, `g += decay p`, as in PyTorch.
+    pub weight_decay: f32,
+}
+
+impl Optimizer {
+    /// The names [`by_name`](Self::by_name) knows.
+    pub const NAMES: [&'static str; 8] = [
+        "sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "lion",
+    ];
+
+    fn new(rule: Rule) -> Self {
+        Self {
+            rule,
+            weight_decay: 0.0,
+        }
+    }
+
+    /// Plain stochastic gradient descent.
+    pub fn sgd() -> Self {
+        Self::new(Rule::Sgd)
+    }
+
+    /// SGD with momentum.
+    pub fn momentum(momentum: f32) -> Self {
+        Self::new(Rule::Momentum {
+            momentum,
+            nesterov: false,
+        })
+    }
+
+    /// SGD with Nesterov momentum.
+    pub fn nesterov(momentum: f32) -> Self {
+        Self::new(Rule::Momentum {
+            momentum,
+            nesterov: true,
+        })
+    }
+
+    /// Adam with beta1 0.9, beta2 0.999, epsilon 1e-7.
+    pub fn adam() -> Self {
+        Self::new(Rule::Adam {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-7,
+            decoupled: false,
+        })
+    }
+
+    /// Adam with decoupled weight decay, 0.004 as in Keras.
+    pub fn adamw() -> Self {
+        Self {
+            rule: Rule::Adam {
+                beta1: 0.9,
+                beta2: 0.999,
+                epsilon: 1e-7,
+                decoupled: true,
+            },
+            weight_decay: 0.004,
+        }
+    }
+
+    /// RMSprop with rho 0.9, epsilon 1e-7, no momentum, not centered.
+    pub fn rmsprop() -> Self {
+        Self::new(Rule::RmsProp {
+            rho: 0.9,
+            momentum: 0.0,
+            epsilon: 1e-7,
+            centered: false,
+        })
+    }
+
+    /// Adagrad with epsilon 1e-7.
+    pub fn adagrad() -> Self {
+        Self::new(Rule::Adagrad { epsilon: 1e-7 })
+    }
+
+    /// Lion with beta1 0.9, beta2 0.99.
+    pub fn lion() -> Self {
+        Self::new(Rule::Lion {
+            beta1: 0.9,
+            beta2: 0.99,
+        })
+    }
+
+    /// An optimizer by its name, one of [`NAMES`](Self::NAMES), with Keras's defaults
+    /// (momentum 0.9 where there is one).
+    pub fn by_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "sgd" => Self::sgd(),
+            "momentum" => Self::momentum(0.9),
+            "nesterov" => Self::nesterov(0.9),
+            "adam" => Self::adam(),
+            "adamw" => Self::adamw(),
+            "rmsprop" => Self::rmsprop(),
+            "adagrad" => Self::adagrad(),
+            "lion" => Self::lion(),
+            _ => return None,
+        })
+    }
+
+    /// The same optimizer with another weight decay.
+    #[must_use]
+    pub fn with_weight_decay(mut self, weight_decay: f32) -> Self {
+        self.weight_decay = weight_decay;
+        self
+    }
+
+    /// Keras's default learning rate: 0.01 for the SGD family, 0.001 otherwise.
+    pub fn default_learning_rate(&self) -> f64 {
+        match self.rule {
+            Rule::Sgd | Rule::Momentum { .. } => 0.01,
+            _ => 0.001,
+        }
+    }
+
+    /// The bias corrections `1 - beta1^t` and `1 - beta2^t` of step `t`, from 1; 1 and 1
+    /// for rules without.
+    pub fn corrections(&self, step: u32) -> (f64, f64) {
+        match self.rule {
+            Rule::Adam { beta1, beta2, .. } => {
+                let correct = |beta: f32| 1.0 - exact(beta).powf(f64::from(step));
+                (correct(beta1), correct(beta2))
+            }
+            _ => (1.0, 1.0),
+        }
+    }
+
+    fn decoupled_decay(&self) -> f32 {
+        match self.rule {
+            Rule::Adam {
+                decoupled: true, ..
+            } => self.weight_decay,
+            _ => 0.0,
+        }
+    }
+
+    fn l2(&self) -> f32 {
+        self.weight_decay - self.decoupled_decay()
+    }
+
+    /// The new value of a parameter, its states changed in place, in float64.
+    pub fn step(&self, p: f64, g: f64, state: &mut [f64; 3], step: &Step) -> f64 {
+        let lr = step.learning_rate;
+        let g = g + exact(self.l2()) * p;
+        match self.rule {
+            Rule::Sgd => p - lr * g,
+            Rule::Momentum { momentum, nesterov } => {
+                let mu = exact(momentum);
+                state[0] = mu * state[0] - lr * g;
+                let ahead = mu * state[0] - lr * g;
+                p + if nesterov { ahead } else { state[0] }
+            }
+            Rule::Adam {
+                beta1,
+                beta2,
+                epsilon,
+                ..
+            } => {
+                let [m, v, _] = state;
+                *m += (1.0 - exact(beta1)) * (g - *m);
+                *v += (1.0 - exact(beta2)) * (g * g - *v);
+                let rate = lr * step.correction2.sqrt() / step.correction1;
+                let decayed = p - lr * exact(self.decoupled_decay()) * p;
+                decayed - rate * *m / (v.sqrt() + exact(epsilon))
+            }
+            Rule::RmsProp {
+                rho,
+                momentum,
+                epsilon,
+                centered,
+            } => {
+                let rho = exact(rho);
+                state[0] = rho * state[0] + (1.0 - rho) * g * g;
+                let mut variance = state[0];
+                if centered {
+                    state[1] = rho * state[1] + (1.0 - rho) * g;
+                    variance -= state[1] * state[1];
+                }
+                let d = lr * g / (variance + exact(epsilon)).sqrt();
+                if momentum == 0.0 {
+                    return p - d;
+                }
+                let velocity = &mut state[1 + usize::from(centered)];
+                *velocity = exact(momentum) * *velocity + d;
+                p - *velocity
+            }
+            Rule::Adagrad { epsilon } => {
+                state[0] += g * g;
+                p - lr * g / (state[0] + exact(epsilon)).sqrt()
+            }
+            Rule::Lion { beta1, beta2 } => {
+                let m = state[0];
+                let (b1, b2) = (exact(beta1), exact(beta2));
+                state[0] = b2 * m + (1.0 - b2) * g;
+                let direction = b1 * m + (1.0 - b1) * g;
+                p - lr
+                    * if direction == 0.0 {
+                        0.0
+                    } else {
+                        direction.signum()
+                    }
+            }
+        }
+    }
+
+    /// Sets the rule's constants in `shaders/optimizer/update.wgsl`.
+    pub(super) fn specialise(&self, kernel: Kernel) -> Kernel {
+        let (mut beta1, mut beta2, mut mu, mut epsilon) = (0.0, 0.0, 0.0, 0.0);
+        let (mut nesterov, mut centered) = (false, false);
+        let rule = match self.rule {
+            Rule::Sgd => 0,
+            Rule::Momentum {
+                momentum,
+                nesterov: n,
+            } => {
+                (mu, nesterov) = (momentum, n);
+                1
+            }
+            Rule::Adam {
+                beta1: b1,
+                beta2: b2,
+                epsilon: e,
+                ..
+            } => {
+                (beta1, beta2, epsilon) = (b1, b2, e);
+                2
+            }
+            Rule::RmsProp {
+                rho,
+                momentum,
+                epsilon: e,
+                centered: c,
+            } => {
+                (beta2, mu, epsilon, centered) = (rho, momentum, e, c);
+                3
+            }
+            Rule::Adagrad { epsilon: e } => {
+                epsilon = e;
+                4
+            }
+            Rule::Lion {
+                beta1: b1,
+                beta2: b2,
+            } => {
+                (beta1, beta2) = (b1, b2);
+                5
+            }
+        };
+        let rest = |beta: f32| (1.0 - exact(beta)) as f32;
+        kernel
+            .set("RULE", rule as u32)
+            .set("L2", self.l2())
+            .set("DECOUPLED_DECAY", self.decoupled_decay())
+            .set("MU", mu)
+            .set("NESTEROV", nesterov)
+            .set("CENTERED", centered)
+            .set("BETA1", beta1)
+            .set("BETA2", beta2)
+            .set("ONE_MINUS_BETA1", rest(beta1))
+            .set("ONE_MINUS_BETA2", rest(beta2))
+            .set("EPSILON", epsilon)
+    }
+}
+
+/// The decimal number an f32 setting was written as: 0.9f32 means 0.9, not
+/// 0.899999976. Rust prints the shortest decimal that reads back as the same f32.
+fn exact(setting: f32) -> f64 {
+    setting.to_string().parse().unwrap_or(f64::from(setting))
+}
