@@ -17,6 +17,8 @@ pub mod fill;
 mod gemm;
 pub mod matmul;
 pub mod optimizer;
+pub mod pool2d;
+pub mod reshape;
 pub mod sample;
 pub mod window;
 
@@ -236,6 +238,8 @@ pub fn registry() -> Vec<Entry> {
         fill::ENTRIES,
         matmul::ENTRIES,
         optimizer::ENTRIES,
+        pool2d::ENTRIES,
+        reshape::ENTRIES,
     ]
     .concat()
 }

@@ -48,17 +48,26 @@ impl Draw {
 }
 
 /// How an input of a case is filled.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Fill {
     /// Floats spread evenly over the range.
     Uniform(f64, f64),
     /// Floats in [-1, 1], all different, none nearer to another or to zero than
     /// a finite-difference step: for ops with kinks or ties.
     Distinct,
+    /// Floats from this many evenly spaced values in [-1, 1], so that equal ones are common.
+    Levels(usize),
     /// Indices below the bound.
     Below(u32),
+    /// These indices.
+    Indices(Vec<u32>),
     /// Any bytes.
     Bytes,
+}
+
+impl Fill {
+    /// Floats spread evenly over [-1, 1].
+    pub const UNIT: Self = Self::Uniform(-1.0, 1.0);
 }
 
 /// How far a GPU result may be from the float64 reference:

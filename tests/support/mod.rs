@@ -25,12 +25,12 @@ pub fn open(profile: ProfileKind, runtime_checks: bool) -> Rc<Gpu> {
 }
 
 /// An array filled as a sample asks.
-pub fn filled(draw: &mut Draw, ty: &TensorType, fill: Fill) -> Array {
+pub fn filled(draw: &mut Draw, ty: &TensorType, fill: &Fill) -> Array {
     let len = ty.shape.len();
     match fill {
         Fill::Uniform(low, high) => {
             // Values are f32 so that both paths start from the same bits.
-            let data = (0..len).map(|_| f64::from(draw.float(low, high) as f32));
+            let data = (0..len).map(|_| f64::from(draw.float(*low, *high) as f32));
             Array::float(ty.clone(), data.collect())
         }
         Fill::Distinct => {
@@ -40,8 +40,14 @@ pub fn filled(draw: &mut Draw, ty: &TensorType, fill: Fill) -> Array {
             let data = order.map(|i| f64::from(((i as f64 + 0.75) * spacing - 1.0) as f32));
             Array::float(ty.clone(), data.collect())
         }
+        Fill::Levels(count) => {
+            let spacing = 2.0 / (*count as f64 - 1.0);
+            let mut level = || f64::from((draw.int(0, count - 1) as f64 * spacing - 1.0) as f32);
+            Array::float(ty.clone(), (0..len).map(|_| level()).collect())
+        }
+        Fill::Indices(data) => Array::index(ty.clone(), data.clone()),
         Fill::Below(bound) => {
-            let data = (0..len).map(|_| draw.int(0, bound as usize - 1) as u32);
+            let data = (0..len).map(|_| draw.int(0, *bound as usize - 1) as u32);
             Array::index(ty.clone(), data.collect())
         }
         Fill::Bytes => {
@@ -54,7 +60,7 @@ pub fn filled(draw: &mut Draw, ty: &TensorType, fill: Fill) -> Array {
 /// The inputs of a sample.
 pub fn inputs(draw: &mut Draw, sample: &Sample) -> Vec<Array> {
     let inputs = sample.inputs.iter();
-    inputs.map(|(ty, fill)| filled(draw, ty, *fill)).collect()
+    inputs.map(|(ty, fill)| filled(draw, ty, fill)).collect()
 }
 
 /// A graph of one op whose inputs and outputs are states `in0`, … and `out0`, ….

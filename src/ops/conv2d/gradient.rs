@@ -109,25 +109,23 @@ impl Op for Conv2dWeightGrad {
 
 pub(super) fn sample_input_grad(draw: &mut Draw) -> Sample {
     let geometry = draw_geometry(draw);
-    let uniform = Fill::Uniform(-1.0, 1.0);
     let op = Conv2dInputGrad {
         window: geometry.window,
         groups: geometry.groups,
         image: geometry.image,
     };
     let terms = geometry.o * geometry.window.kernel.iter().product::<usize>();
-    let inputs = vec![(geometry.y(), uniform), (geometry.w(), uniform)];
+    let inputs = vec![(geometry.y(), Fill::UNIT), (geometry.w(), Fill::UNIT)];
     Sample::new(op, inputs, Tolerance::sum(terms, 1.0)).without_gradient()
 }
 
 pub(super) fn sample_weight_grad(draw: &mut Draw) -> Sample {
     let geometry = draw_geometry(draw);
-    let uniform = Fill::Uniform(-1.0, 1.0);
     let op = Conv2dWeightGrad {
         window: geometry.window,
         groups: geometry.groups,
     };
     let terms = geometry.images * geometry.output.iter().product::<usize>();
-    let inputs = vec![(geometry.y(), uniform), (geometry.x(), uniform)];
+    let inputs = vec![(geometry.y(), Fill::UNIT), (geometry.x(), Fill::UNIT)];
     Sample::new(op, inputs, Tolerance::sum(terms, 1.0)).without_gradient()
 }

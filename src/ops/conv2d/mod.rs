@@ -298,11 +298,10 @@ fn sample(draw: &mut Draw) -> Sample {
             Function::draw(draw)
         },
     };
-    let uniform = Fill::Uniform(-1.0, 1.0);
-    let mut inputs = vec![(geometry.x(), uniform), (geometry.w(), uniform)];
+    let mut inputs = vec![(geometry.x(), Fill::UNIT), (geometry.w(), Fill::UNIT)];
     if op.bias {
         let ty = TensorType::f32([geometry.groups * geometry.o]);
-        inputs.push((ty, uniform));
+        inputs.push((ty, Fill::UNIT));
     }
     let terms = geometry.c * geometry.window.kernel.iter().product::<usize>();
     let differentiable = op.is_plain();

@@ -232,13 +232,12 @@ fn sample(draw: &mut Draw) -> Sample {
             Function::draw(draw)
         },
     };
-    let uniform = Fill::Uniform(-1.0, 1.0);
     let mut inputs = vec![
-        (TensorType::f32(swap_if(op.transpose_a, [m, k])), uniform),
-        (TensorType::f32(swap_if(op.transpose_b, [k, n])), uniform),
+        (TensorType::f32(swap_if(op.transpose_a, [m, k])), Fill::UNIT),
+        (TensorType::f32(swap_if(op.transpose_b, [k, n])), Fill::UNIT),
     ];
     if op.bias {
-        inputs.push((TensorType::f32([n]), uniform));
+        inputs.push((TensorType::f32([n]), Fill::UNIT));
     }
     let differentiable = op.is_plain();
     let sample = Sample::new(op, inputs, Tolerance::sum(k, 1.0).and_transcendental());

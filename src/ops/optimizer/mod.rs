@@ -132,8 +132,7 @@ fn sample(draw: &mut Draw) -> Sample {
         optimizer = optimizer.with_weight_decay(0.01);
     }
     let ty = TensorType::f32([draw.int(1, 400)]);
-    let signed = Fill::Uniform(-1.0, 1.0);
-    let mut inputs = vec![(ty.clone(), signed), (ty.clone(), signed)];
+    let mut inputs = vec![(ty.clone(), Fill::UNIT), (ty.clone(), Fill::UNIT)];
     for (i, _) in optimizer.rule.states().iter().enumerate() {
         // Second moments are positive, and above the square of any mean gradient.
         let second_moment = match optimizer.rule {
@@ -144,7 +143,7 @@ fn sample(draw: &mut Draw) -> Sample {
         let fill = if second_moment {
             Fill::Uniform(1.5, 2.0)
         } else {
-            signed
+            Fill::UNIT
         };
         inputs.push((ty.clone(), fill));
     }

@@ -1,0 +1,252 @@
+//! Max pooling.
+
+use super::{Geometry, by_fours};
+use crate::error::Result;
+use crate::gpu::kernel::{Arg, Kernel, Launch, ShaderFile};
+use crate::ops::activation::{ActivationGrad, FUNCTIONS, Function};
+use crate::ops::{
+    Builder, Draw, Entry, Fill, LaunchContext, NodeView, Op, Reference, Sample, Tolerance, Value,
+    Window, expect_inputs, expect_type,
+};
+use crate::shader;
+use crate::tensor::TensorType;
+
+const FORWARD: ShaderFile = shader!("pool2d/max_forward.wgsl");
+const FORWARD_2X2: ShaderFile = shader!("pool2d/max_forward_2x2.wgsl");
+const BACKWARD: ShaderFile = shader!("pool2d/max_backward.wgsl");
+const BACKWARD_TILES: ShaderFile = shader!("pool2d/max_backward_tiles.wgsl");
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "max_pool2d",
+    sample,
+};
+
+pub(super) const GRAD_ENTRY: Entry = Entry {
+    name: "max_pool2d_grad",
+    sample: sample_grad,
+};
+
+/// The largest element of each window.
+///
+/// `x` [N, C, H, W] gives `y` [N, C, Ho, Wo] and `argmax` (u32, the same shape): the
+/// offset `h * W + w` of the winner in its plane. Of equals the first in row-major
+/// order wins; padding never does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MaxPool2d {
+    /// The window.
+    pub window: Window,
+}
+
+impl Op for MaxPool2d {
+    fn name(&self) -> &'static str {
+        "max_pool2d"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        expect_inputs(self, inputs, 1)?;
+        let [n, c, ..] = inputs[0].shape.nchw(self.name())?;
+        let geometry = Geometry::over(self, self.window, &inputs[0])?;
+        geometry.expect_taps(self)?;
+        let shape = [n, c, geometry.windows[0], geometry.windows[1]];
+        Ok(vec![TensorType::f32(shape), TensorType::u32(shape)])
+    }
+
+    fn gradient(
+        &self,
+        builder: &mut dyn Builder,
+        node: NodeView<'_>,
+        upstream: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let Some(dy) = upstream[0] else {
+            return Ok(vec![None]);
+        };
+        let [_, _, h, w] = builder.ty(node.inputs[0]).shape.nchw(self.name())?;
+        let grad = MaxPool2dGrad::new(self.window, [h, w]);
+        let dx = builder.add1(Box::new(grad), &[dy, node.outputs[1]])?;
+        Ok(vec![Some(dx)])
+    }
+
+    fn reference(&self, io: Reference<'_>) {
+        let x = io.inputs[0];
+        let geometry = Geometry::over(self, self.window, x.ty()).expect("inferred");
+        let (y, argmax) = io.outputs.split_at_mut(1);
+        let (y, argmax) = (y[0].f_mut(), argmax[0].u_mut());
+        y.fill(f64::NEG_INFINITY);
+        argmax.fill(u32::MAX);
+        geometry.for_each_tap(|plane, window, pixel| {
+            let o = plane * geometry.window_area() + window;
+            let value = x.f()[plane * geometry.image_area() + pixel];
+            if argmax[o] == u32::MAX || value > y[o] {
+                y[o] = value;
+                argmax[o] = pixel as u32;
+            }
+        });
+    }
+
+    fn launch(&self, context: LaunchContext<'_>) -> Result<Launch> {
+        let geometry = Geometry::over(self, self.window, &context.inputs[0])?;
+        let outputs = context.outputs[0].shape.len();
+        let pairs = geometry.is_tiling()
+            && self.window.kernel == [2, 2]
+            && geometry.image[1].is_multiple_of(2);
+        let kernel = if pairs {
+            geometry.set_extents(Kernel::new(FORWARD_2X2))
+        } else {
+            let kernel = geometry.set_extents(Kernel::new(FORWARD));
+            geometry.set_taps(geometry.set_strides(kernel))
+        };
+        let bindings = vec![
+            ("x", Arg::Input(0)),
+            ("y", Arg::Output(0)),
+            ("argmax", Arg::Output(1)),
+        ];
+        Ok(by_fours(kernel.set("OUTPUTS", outputs), bindings, outputs))
+    }
+}
+
+/// The gradient of [`MaxPool2d`]: each element of `dx` [N, C, H, W] sums the `dy`
+/// [N, C, Ho, Wo] of the windows whose `argmax` it is.
+///
+/// Inputs are `dy` and `argmax`; with an activation behind the pool, whose gradient is
+/// then taken on the way, `dy`, the activation's saved tensor and `argmax`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MaxPool2dGrad {
+    /// The window.
+    pub window: Window,
+    /// Rows and columns of the image.
+    pub image: [usize; 2],
+    /// The activation behind the pool, if its gradient is fused in.
+    pub activation: Option<Function>,
+}
+
+impl MaxPool2dGrad {
+    /// The gradient of a pool over images of `[rows, columns]` without an activation.
+    pub fn new(window: Window, image: [usize; 2]) -> Self {
+        Self {
+            window,
+            image,
+            activation: None,
+        }
+    }
+
+    fn geometry(&self, dy: &TensorType) -> Result<Geometry> {
+        Geometry::giving(self, self.window, self.image, dy)
+    }
+}
+
+impl Op for MaxPool2dGrad {
+    fn name(&self) -> &'static str {
+        "max_pool2d_grad"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        let count = if self.activation.is_some() { 3 } else { 2 };
+        expect_inputs(self, inputs, count)?;
+        self.geometry(&inputs[0])?;
+        let [n, c, ho, wo] = inputs[0].shape.nchw(self.name())?;
+        if self.activation.is_some() {
+            expect_type(self, "saved", &inputs[0], &inputs[1])?;
+        }
+        let argmax = TensorType::u32([n, c, ho, wo]);
+        expect_type(self, "argmax", &argmax, &inputs[count - 1])?;
+        Ok(vec![TensorType::f32([n, c, self.image[0], self.image[1]])])
+    }
+
+    fn reference(&self, io: Reference<'_>) {
+        let dy = io.inputs[0];
+        let argmax = io.inputs[io.inputs.len() - 1].u();
+        let geometry = self.geometry(dy.ty()).expect("inferred");
+        let dx = io.outputs[0].f_mut();
+        for (o, pixel) in argmax.iter().enumerate() {
+            let plane = o / geometry.window_area();
+            let slope = self
+                .activation
+                .map_or(1.0, |f| f.slope(io.inputs[1].f()[o]));
+            dx[plane * geometry.image_area() + *pixel as usize] += dy.f()[o] * slope;
+        }
+    }
+
+    fn launch(&self, context: LaunchContext<'_>) -> Result<Launch> {
+        let geometry = self.geometry(&context.inputs[0])?;
+        let windows = context.inputs[0].shape.len();
+        let elements = context.outputs[0].shape.len();
+        let (mut kernel, invocations) = if geometry.is_tiling() {
+            let kernel = geometry.set_extents(Kernel::new(BACKWARD_TILES));
+            let kernel = kernel
+                .set("WINDOWS", windows)
+                .set("KERNEL_H", self.window.kernel[0])
+                .set("KERNEL_W", self.window.kernel[1]);
+            (kernel, windows)
+        } else {
+            let kernel = geometry.set_strides(geometry.set_extents(Kernel::new(BACKWARD)));
+            let kernel = geometry.set_cover(kernel).set("ELEMENTS", elements);
+            (kernel, elements)
+        };
+        // Without an activation the slope is 1 whatever `saved` holds.
+        let saved = Arg::Input(usize::from(self.activation.is_some()));
+        if let Some(function) = self.activation {
+            kernel = kernel
+                .hook("slope", FUNCTIONS, function.shader_slope_name())
+                .set("ALPHA", function.alpha());
+        }
+        let bindings = vec![
+            ("dy", Arg::Input(0)),
+            ("saved", saved),
+            ("argmax", Arg::Input(context.inputs.len() - 1)),
+            ("dx", Arg::Output(0)),
+        ];
+        Ok(by_fours(kernel, bindings, invocations))
+    }
+
+    fn fuse_prologue(&self, previous: &dyn Op) -> Option<Box<dyn Op>> {
+        let ActivationGrad(function) = previous.downcast()?;
+        self.activation.is_none().then(|| {
+            Box::new(Self {
+                activation: Some(*function),
+                ..*self
+            }) as Box<dyn Op>
+        })
+    }
+}
+
+fn sample(draw: &mut Draw) -> Sample {
+    let geometry = Geometry::draw(draw);
+    let op = MaxPool2d {
+        window: geometry.window,
+    };
+    if draw.int(0, 3) == 0 {
+        // Ties have no gradient, but a winner.
+        let inputs = vec![(geometry.x(), Fill::Levels(3))];
+        return Sample::new(op, inputs, Tolerance::EXACT).without_gradient();
+    }
+    Sample::new(op, vec![(geometry.x(), Fill::Distinct)], Tolerance::EXACT)
+}
+
+fn sample_grad(draw: &mut Draw) -> Sample {
+    let geometry = Geometry::draw(draw);
+    let mut op = MaxPool2dGrad::new(geometry.window, geometry.image);
+    let mut seen = vec![0; geometry.planes * geometry.window_area()];
+    let mut argmax = vec![0; seen.len()];
+    // Any tap may be the winner: the n-th seen replaces those before it one time in n.
+    geometry.for_each_tap(|plane, window, pixel| {
+        let o = plane * geometry.window_area() + window;
+        seen[o] += 1;
+        if draw.int(1, seen[o]) == 1 {
+            argmax[o] = pixel as u32;
+        }
+    });
+    let shape = geometry.y().shape;
+    let mut inputs = vec![
+        (geometry.y(), Fill::Uniform(-1.0, 1.0)),
+        (TensorType::u32(shape), Fill::Indices(argmax)),
+    ];
+    if draw.coin() {
+        op.activation = Some(Function::draw(draw));
+        inputs.insert(1, (geometry.y(), Fill::Distinct));
+    }
+    // As many sums as windows cover an element, each term with a slope.
+    let terms = geometry.cover(0) * geometry.cover(1);
+    let mut tolerance = Tolerance::sum(terms, 1.5);
+    tolerance.absolute += Tolerance::transcendental().absolute * terms as f64;
+    Sample::new(op, inputs, tolerance).without_gradient()
+}
