@@ -1,7 +1,9 @@
 //! gpucnn trains, evaluates and deploys convolutional networks on any GPU
 //! through wgpu (Vulkan, Metal, DX12) with hand-written WGSL kernels.
 
+pub mod data;
 pub mod error;
+pub mod formats;
 pub mod gpu;
 pub mod graph;
 pub mod ops;

@@ -130,16 +130,23 @@ fn runtime_checks_do_not_change_a_bit() {
     }
 }
 
-/// The sum of the op's float outputs, each element times a fixed weight, so that every
-/// output matters differently.
-fn weighted(outputs: &[Array]) -> f64 {
-    let floats = outputs.iter().filter(|a| a.ty().dtype == DType::F32);
+/// The sum of the op's first `count` outputs, those that are floats, each element times
+/// a fixed weight, so that every output matters differently.
+fn weighted(outputs: &[Array], count: usize) -> f64 {
+    let outputs = outputs.iter().take(count);
+    let floats = outputs.filter(|a| a.ty().dtype == DType::F32);
     let elements = floats.flat_map(|a| a.f().iter().copied());
     elements.enumerate().map(|(i, y)| y * weight(i)).sum()
 }
 
 fn weight(i: usize) -> f64 {
     0.3 + ((i * 7919) % 13) as f64 / 13.0
+}
+
+/// Whether the sample's gradient with respect to an input is checked.
+fn checked(sample: &Sample, input: usize) -> bool {
+    let asked = sample.wrt.as_ref().is_none_or(|w| w.contains(&input));
+    asked && sample.inputs[input].0.dtype == DType::F32
 }
 
 /// dweighted/dinput by the op's own gradient rule, on the reference backend.
@@ -156,14 +163,14 @@ fn analytic(entry: &Entry, case: u64, data: &[Array]) -> Vec<Option<Array>> {
         .enumerate()
         .map(|(i, ty)| graph.state(format!("in{i}"), ty.clone()))
         .collect();
-    let outputs = graph.add(case_sample.op, &values).unwrap();
+    let outputs = graph.add(sample(entry, case).0.op, &values).unwrap();
     let op = graph.nodes()[0].op.clone();
     let mut cpu = CpuBackend::new();
     let mut upstream = Vec::new();
     let mut next = 0;
     for (i, value) in outputs.iter().enumerate() {
         let ty = graph.ty(*value).clone();
-        if ty.dtype != DType::F32 {
+        if ty.dtype != DType::F32 || i >= case_sample.loss_outputs {
             upstream.push(None);
             continue;
         }
@@ -174,7 +181,8 @@ fn analytic(entry: &Entry, case: u64, data: &[Array]) -> Vec<Option<Array>> {
         cpu.create(&name, &ty).unwrap();
         cpu.write(&name, &Array::float(ty, weights)).unwrap();
     }
-    let wanted: Vec<_> = types.iter().map(|t| t.dtype == DType::F32).collect();
+    let wanted = (0..types.len()).map(|i| checked(&case_sample, i));
+    let wanted: Vec<_> = wanted.collect();
     let node = gpucnn::ops::NodeView {
         inputs: &values,
         outputs: &outputs,
@@ -220,7 +228,7 @@ fn gradients_equal_finite_differences_of_the_reference() {
             let data = inputs(&mut draw, &case_sample);
             let gradients = analytic(&entry, case, &data);
             for (input, array) in data.iter().enumerate() {
-                if array.ty().dtype != DType::F32 || array.ty().shape.is_empty() {
+                if !checked(&case_sample, input) || array.ty().shape.is_empty() {
                     continue;
                 }
                 // A few elements of each input: enough to see a wrong index or sign.
@@ -230,13 +238,9 @@ fn gradients_equal_finite_differences_of_the_reference() {
                         let mut moved = data.clone();
                         moved[input].f_mut()[element] += offset;
                         let op = sample(&entry, case).0.op;
-                        weighted(&run(
-                            &mut CpuBackend::new(),
-                            &case_sample,
-                            op,
-                            &moved,
-                            false,
-                        ))
+                        let mut cpu = CpuBackend::new();
+                        let outputs = run(&mut cpu, &case_sample, op, &moved, false);
+                        weighted(&outputs, case_sample.loss_outputs)
                     };
                     let numeric = (at(STEP) - at(-STEP)) / (2.0 * STEP);
                     let found = gradients[input].as_ref().map_or(0.0, |g| g.f()[element]);

@@ -12,14 +12,19 @@
 pub mod activation;
 pub mod array;
 pub mod batch;
+pub mod bias;
 pub mod conv2d;
+pub mod cross_entropy;
 pub mod fill;
 mod gemm;
 pub mod matmul;
+pub mod metrics;
 pub mod optimizer;
 pub mod pool2d;
+pub mod reduction;
 pub mod reshape;
 pub mod sample;
+pub mod scale;
 pub mod window;
 
 pub use array::Array;
@@ -29,7 +34,7 @@ pub use window::{Pads, Window};
 use crate::error::{Error, Result};
 use crate::gpu::kernel::Launch;
 use crate::gpu::profile::Profile;
-use crate::tensor::TensorType;
+use crate::tensor::{DType, TensorType};
 use std::any::Any;
 use std::fmt::Debug;
 
@@ -234,12 +239,16 @@ pub fn registry() -> Vec<Entry> {
     [
         activation::ENTRIES,
         batch::ENTRIES,
+        bias::ENTRIES,
         conv2d::ENTRIES,
+        cross_entropy::ENTRIES,
         fill::ENTRIES,
         matmul::ENTRIES,
+        metrics::ENTRIES,
         optimizer::ENTRIES,
         pool2d::ENTRIES,
         reshape::ENTRIES,
+        scale::ENTRIES,
     ]
     .concat()
 }
@@ -275,4 +284,27 @@ pub(crate) fn expect_type(
         op.name(),
         format!("{operand}: expected {expected}, found {found}"),
     ))
+}
+
+/// The extents of an f32 tensor `[N, C, ..]`: N, C and the product of the rest.
+///
+/// # Errors
+/// [`Error::Shape`] that names the op, the operand and what was found.
+pub(crate) fn channel_extents(
+    op: &dyn Op,
+    operand: &str,
+    found: &TensorType,
+) -> Result<[usize; 3]> {
+    let dims = found.shape.dims();
+    match dims {
+        [n, c, rest @ ..] if found.dtype == DType::F32 && !found.shape.is_empty() => {
+            Ok([*n, *c, rest.iter().product()])
+        }
+        _ => Err(Error::shape(
+            op.name(),
+            format!(
+                "{operand}: expected f32[N, C, ..] with every extent at least 1, found {found}"
+            ),
+        )),
+    }
 }

@@ -140,6 +140,11 @@ pub struct Sample {
     pub tolerance: Tolerance,
     /// Whether to check [`Op::gradient`] against finite differences.
     pub differentiable: bool,
+    /// Outputs, from the first, that may reach a loss; those after them are saved for
+    /// the gradient.
+    pub loss_outputs: usize,
+    /// Inputs whose gradient is checked; `None` for every float input.
+    pub wrt: Option<Vec<usize>>,
     /// The step's values.
     pub step: Step,
 }
@@ -152,6 +157,8 @@ impl Sample {
             inputs,
             tolerance,
             differentiable: true,
+            loss_outputs: usize::MAX,
+            wrt: None,
             step: Step {
                 number: 3,
                 seed: 42,
@@ -169,6 +176,15 @@ impl Sample {
     #[must_use]
     pub fn without_gradient(mut self) -> Self {
         self.differentiable = false;
+        self
+    }
+
+    /// The same case with the gradient of its first `outputs` outputs to check, with
+    /// respect to the inputs `wrt`.
+    #[must_use]
+    pub fn gradient_of(mut self, outputs: usize, wrt: &[usize]) -> Self {
+        self.loss_outputs = outputs;
+        self.wrt = Some(wrt.to_vec());
         self
     }
 }

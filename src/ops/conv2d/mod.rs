@@ -6,6 +6,7 @@ mod launch;
 pub use gradient::{Conv2dInputGrad, Conv2dWeightGrad};
 
 use super::activation::{Activation, Function};
+use super::bias::BiasAdd;
 use super::{
     Builder, Draw, Entry, Fill, LaunchContext, NodeView, Op, Reference, Sample, Tolerance, Value,
     Window, expect_inputs, expect_type,
@@ -254,7 +255,7 @@ impl Op for Conv2d {
     }
 
     fn fuse_epilogue(&self, next: &dyn Op) -> Option<Box<dyn Op>> {
-        if self.is_plain() && next.name() == "bias_add" {
+        if self.is_plain() && next.downcast::<BiasAdd>().is_some() {
             return Some(Box::new(Self {
                 bias: true,
                 ..*self

@@ -1,6 +1,7 @@
 //! Matrix product with optional bias and activation: dense layers and their gradients.
 
 use super::activation::{Activation, FUNCTIONS, Function};
+use super::bias::BiasAdd;
 use super::gemm::{Extents, Operands};
 use super::{
     Builder, Draw, Entry, Fill, LaunchContext, NodeView, Op, Reference, Sample, Tolerance, Value,
@@ -195,7 +196,7 @@ impl Op for MatMul {
     }
 
     fn fuse_epilogue(&self, next: &dyn Op) -> Option<Box<dyn Op>> {
-        if self.is_plain() && next.name() == "bias_add" {
+        if self.is_plain() && next.downcast::<BiasAdd>().is_some() {
             return Some(Box::new(Self {
                 bias: true,
                 ..*self

@@ -1,0 +1,52 @@
+//! PNG and JPEG files as planar bytes.
+
+use crate::error::{Error, Result};
+use image::imageops::FilterType;
+use image::{DynamicImage, ImageReader};
+use std::path::Path;
+
+/// Decodes an image and brings it to `[C, H, W]`: grey for one channel, RGB for three;
+/// resized with a triangle filter where its size differs. Transparency is dropped.
+///
+/// # Errors
+/// If the file cannot be read or decoded, or `C` is neither 1 nor 3.
+pub fn load(path: &Path, shape: [usize; 3]) -> Result<Vec<u8>> {
+    planar(path, decode(path)?, shape)
+}
+
+/// Decodes an image as it is.
+pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
+    let reader = ImageReader::open(path).map_err(|e| Error::io(path, "read", e))?;
+    let reader = reader
+        .with_guessed_format()
+        .map_err(|e| Error::io(path, "read", e))?;
+    reader.decode().map_err(|e| {
+        Error::data(
+            path,
+            format!("cannot be decoded as PNG or JPEG: {e}; mend or remove the file"),
+        )
+    })
+}
+
+/// An image as planar bytes of a shape.
+pub(super) fn planar(path: &Path, image: DynamicImage, shape: [usize; 3]) -> Result<Vec<u8>> {
+    let [channels, rows, columns] = shape;
+    let (width, height) = (columns as u32, rows as u32);
+    let image = if (image.width(), image.height()) == (width, height) {
+        image
+    } else {
+        image.resize_exact(width, height, FilterType::Triangle)
+    };
+    match channels {
+        1 => Ok(image.into_luma8().into_raw()),
+        3 => {
+            let pixels = image.into_rgb8().into_raw();
+            let plane = |c: usize| pixels.iter().skip(c).step_by(3).copied();
+            Ok((0..3).flat_map(plane).collect())
+        }
+        other => Err(Error::data(
+            path,
+            format!("images have 1 channel (grey) or 3 (RGB), the model wants {other}"),
+        )),
+    }
+}

@@ -1,0 +1,4 @@
+//! File formats, and writing files so that they are whole or not there.
+
+pub mod atomic;
+pub mod safetensors;
