@@ -12,6 +12,7 @@
 pub mod activation;
 pub mod array;
 pub mod batch;
+pub mod batch_norm;
 pub mod bias;
 pub mod conv2d;
 pub mod cross_entropy;
@@ -240,6 +241,7 @@ pub fn registry() -> Vec<Entry> {
         activation::ENTRIES,
         batch::ENTRIES,
         bias::ENTRIES,
+        batch_norm::ENTRIES,
         conv2d::ENTRIES,
         cross_entropy::ENTRIES,
         fill::ENTRIES,
