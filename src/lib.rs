@@ -6,8 +6,11 @@ pub mod error;
 pub mod formats;
 pub mod gpu;
 pub mod graph;
+pub mod infer;
+pub mod model;
 pub mod ops;
 pub mod tensor;
+pub mod train;
 
 pub use error::{Error, Result};
 pub use tensor::{DType, Shape, Tensor, TensorType};

@@ -52,6 +52,11 @@ pub struct AdapterSummary {
     pub profile: Profile,
 }
 
+/// What to do where no adapter is found.
+pub const NO_ADAPTER: &str = "no GPU adapter found. Install your GPU's Vulkan driver, or a \
+    software one (Debian, Ubuntu: apt install mesa-vulkan-drivers; Fedora: dnf install \
+    mesa-vulkan-drivers), or run on the reference path with --device cpu (slow)";
+
 const WANTED: wgpu::Features = wgpu::Features::SUBGROUP
     .union(wgpu::Features::TIMESTAMP_QUERY)
     .union(wgpu::Features::SHADER_F16);
@@ -225,12 +230,7 @@ fn watch(device: &wgpu::Device, failure: &Failure) {
 fn select(name: Option<&str>) -> Result<wgpu::Adapter> {
     let adapters = enumerate();
     if adapters.is_empty() {
-        return Err(Error::Device(
-            "no GPU adapter found. Install your GPU's Vulkan driver, or a software one \
-             (Debian, Ubuntu: apt install mesa-vulkan-drivers; Fedora: dnf install \
-             mesa-vulkan-drivers), or run on the reference path with --device cpu (slow)"
-                .into(),
-        ));
+        return Err(Error::Device(NO_ADAPTER.into()));
     }
     let Some(name) = name else {
         return Ok(adapters.into_iter().next().expect("not empty"));

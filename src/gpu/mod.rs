@@ -7,4 +7,4 @@ pub mod pipeline;
 pub mod profile;
 pub mod readback;
 
-pub use device::{AdapterSummary, Gpu, OpenOptions, adapters};
+pub use device::{AdapterSummary, Gpu, NO_ADAPTER, OpenOptions, adapters};

@@ -10,6 +10,11 @@ use crate::tensor::TensorType;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Program(pub(crate) usize);
 
+impl Program {
+    /// No program: a placeholder until one is compiled.
+    pub(crate) const NONE: Self = Self(usize::MAX);
+}
+
 /// A result under way to the host, by the order it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub(crate) u64);
@@ -71,6 +76,9 @@ pub trait Backend {
 
     /// What crossed the bus so far.
     fn counters(&self) -> Counters;
+
+    /// Most bytes one op may bind of one tensor.
+    fn max_binding(&self) -> u64;
 
     /// Bytes of device memory held by states and by the programs' slots.
     fn memory(&self) -> (u64, u64);

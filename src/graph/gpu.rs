@@ -225,6 +225,10 @@ impl Backend for GpuBackend {
         self.counters
     }
 
+    fn max_binding(&self) -> u64 {
+        self.gpu.profile.max_binding
+    }
+
     fn memory(&self) -> (u64, u64) {
         let states = self.states.values().map(|s| s.buffer.size()).sum();
         let slots = self.programs.iter().map(|p| p.plan.bytes()).sum();

@@ -199,6 +199,10 @@ impl Backend for CpuBackend {
         Counters::default()
     }
 
+    fn max_binding(&self) -> u64 {
+        u64::MAX
+    }
+
     fn memory(&self) -> (u64, u64) {
         (self.states.values().map(|a| a.ty().bytes()).sum(), 0)
     }

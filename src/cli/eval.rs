@@ -1,0 +1,147 @@
+//! `gpucnn eval`
+
+use super::{output, shared};
+use comfy_table::{CellAlignment, Table, presets};
+use gpucnn::infer::{Evaluation, Predictor};
+use gpucnn::train::RunFolder;
+use gpucnn::{Error, Result};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Evaluate a trained model: loss, accuracy and a table of the classes.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The run folder that `gpucnn train` made
+    run: PathBuf,
+    /// Data set: a name (mnist) or a folder [default: the run's]
+    #[arg(long, value_name = "NAME|DIR")]
+    data: Option<String>,
+    /// Images a step
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    batch_size: usize,
+    /// auto, cpu (the reference path, slow) or part of an adapter's name
+    #[arg(long, value_name = "auto|cpu|NAME", default_value = "auto")]
+    device: String,
+    /// One JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    if args.batch_size == 0 {
+        return Err(Error::Usage(
+            "--batch-size must be at least 1, found 0".into(),
+        ));
+    }
+    let folder = RunFolder::open(&args.run)?;
+    let model = folder.model()?;
+    let weights = folder.weights(&model)?;
+    let name = match &args.data {
+        Some(name) => name.clone(),
+        None => folder.config()?.data,
+    };
+    let backend = shared::open_device(&args.device)?;
+    eprintln!("device: {}", backend.describe());
+    let data = shared::load_data(&name, model.input())?;
+    if data.shape != model.input() {
+        return Err(Error::Usage(format!(
+            "the model takes images of {:?}, the data set {name} has {:?}",
+            model.input(),
+            data.shape
+        )));
+    }
+    let split = data.held_out().unwrap_or(&data.train);
+    if data.classes.len() > model.classes() {
+        return Err(Error::Usage(format!(
+            "the model has {} outputs, the data set {name} has {} classes",
+            model.classes(),
+            data.classes.len()
+        )));
+    }
+    if data.test.is_none() {
+        eprintln!("note: {name} has no test images; evaluating on its training images");
+    }
+    let batch = args.batch_size.min(split.len());
+    let mut predictor = Predictor::new(&model, &weights, batch, backend)?;
+    let bar = output::bar("evaluating");
+    bar.set_length(split.len() as u64);
+    let evaluation = predictor.evaluate(split, &|done| bar.set_position(done as u64))?;
+    bar.finish_and_clear();
+    let classes = folder.classes(&model);
+    if args.json {
+        print_json(&evaluation, &classes, &predictor.device());
+    } else {
+        print_table(&evaluation, &classes);
+    }
+    Ok(())
+}
+
+fn print_table(evaluation: &Evaluation, classes: &[String]) {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header([
+        "Class",
+        "Images",
+        "Precision",
+        "Recall",
+        "F1",
+        "Most taken for",
+    ]);
+    for (class, name) in classes.iter().enumerate() {
+        let row = &evaluation.confusion[class];
+        let [precision, recall, f1] = evaluation.class(class).map(percent);
+        let images: usize = row.iter().sum();
+        table.add_row([
+            name.clone(),
+            images.to_string(),
+            precision,
+            recall,
+            f1,
+            mistaken(row, class, classes),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1).take(4) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    println!("{table}");
+    println!(
+        "{} images: loss {:.4}, accuracy {:.2}%",
+        evaluation.samples(),
+        evaluation.loss(),
+        100.0 * evaluation.accuracy()
+    );
+}
+
+/// The class most often predicted instead.
+fn mistaken(row: &[usize], class: usize, classes: &[String]) -> String {
+    let others = row
+        .iter()
+        .enumerate()
+        .filter(|(c, n)| *c != class && **n > 0);
+    let worst = others.max_by_key(|(c, n)| (**n, std::cmp::Reverse(*c)));
+    worst.map_or_else(String::new, |(c, n)| format!("{} ({n})", classes[c]))
+}
+
+fn percent(fraction: f64) -> String {
+    match fraction.is_nan() {
+        true => "-".into(),
+        false => format!("{:.2}%", 100.0 * fraction),
+    }
+}
+
+fn print_json(evaluation: &Evaluation, classes: &[String], device: &str) {
+    let rows: Vec<_> = classes
+        .iter()
+        .enumerate()
+        .map(|(class, name)| {
+            let images: usize = evaluation.confusion[class].iter().sum();
+            let [precision, recall, f1] = evaluation.class(class);
+            json!({"class": name, "images": images, "precision": precision, "recall": recall, "f1": f1})
+        })
+        .collect();
+    output::json(
+        &json!({"event": "eval", "device": device, "images": evaluation.samples(),
+        "loss": evaluation.loss(), "accuracy": evaluation.accuracy(), "classes": rows,
+        "confusion": evaluation.confusion}),
+    );
+}

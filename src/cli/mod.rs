@@ -1,0 +1,57 @@
+//! The command line: parses, calls the library, prints. No logic.
+
+mod devices;
+mod eval;
+mod output;
+mod predict;
+mod shared;
+mod summary;
+mod train;
+
+use clap::{Parser, Subcommand};
+use gpucnn::Result;
+use std::process::ExitCode;
+
+/// Train, evaluate and deploy convolutional networks on any GPU.
+#[derive(Parser)]
+#[command(
+    name = "gpucnn",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Train(train::Args),
+    Eval(eval::Args),
+    Predict(predict::Args),
+    Devices(devices::Args),
+    Summary(summary::Args),
+}
+
+/// Runs the program; errors go to standard error, 2 where the user can mend them.
+pub fn run() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::new().filter("GPUCNN_LOG")).init();
+    match dispatch(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<()> {
+    match command {
+        Command::Train(args) => train::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Predict(args) => predict::run(&args),
+        Command::Devices(args) => devices::run(&args),
+        Command::Summary(args) => summary::run(&args),
+    }
+}

@@ -1,0 +1,32 @@
+//! Bars on a terminal, plain lines elsewhere, JSON where asked.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use std::io::Write;
+
+/// A bar on standard error; invisible where that is no terminal.
+pub fn bar(label: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix} {wide_bar:.cyan/dim} {pos}/{len} {msg}");
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_prefix(label.to_owned());
+    bar
+}
+
+/// Prints one JSON object as a line. A reader that has gone away is no error.
+pub fn json(value: &impl Serialize) {
+    if let Ok(line) = serde_json::to_string(value) {
+        let _ = writeln!(std::io::stdout(), "{line}");
+    }
+}
+
+/// Seconds for people: `42 s`, `3 min 20 s`, `1 h 05 min`.
+pub fn duration(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    match whole {
+        0..=9 => format!("{seconds:.1} s"),
+        10..=59 => format!("{whole} s"),
+        60..=3599 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+    }
+}

@@ -1,0 +1,68 @@
+//! `gpucnn predict`
+
+use super::{output, shared};
+use gpucnn::data::image;
+use gpucnn::infer::{Predictor, probabilities};
+use gpucnn::train::RunFolder;
+use gpucnn::{Error, Result};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Classify images: the likeliest classes with their probabilities.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The run folder that `gpucnn train` made
+    run: PathBuf,
+    /// PNG or JPEG files of any size
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    /// Classes shown for an image
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    top: usize,
+    /// auto, cpu (the reference path, slow) or part of an adapter's name
+    #[arg(long, value_name = "auto|cpu|NAME", default_value = "auto")]
+    device: String,
+    /// One JSON object a line on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Images a step.
+const BATCH: usize = 32;
+
+pub fn run(args: &Args) -> Result<()> {
+    if args.top == 0 {
+        return Err(Error::Usage("--top must be at least 1, found 0".into()));
+    }
+    let folder = RunFolder::open(&args.run)?;
+    let model = folder.model()?;
+    let weights = folder.weights(&model)?;
+    let classes = folder.classes(&model);
+    let mut pixels = Vec::new();
+    for path in &args.images {
+        pixels.extend(image::load(path, model.input())?);
+    }
+    let backend = shared::open_device(&args.device)?;
+    eprintln!("device: {}", backend.describe());
+    let mut predictor = Predictor::new(&model, &weights, BATCH.min(args.images.len()), backend)?;
+    for (path, logits) in args.images.iter().zip(predictor.logits(&pixels)?) {
+        let probabilities = probabilities(&logits);
+        let mut order: Vec<usize> = (0..probabilities.len()).collect();
+        order.sort_by(|a, b| probabilities[*b].total_cmp(&probabilities[*a]));
+        order.truncate(args.top);
+        if args.json {
+            let top: Vec<_> = order
+                .iter()
+                .map(|c| json!({"class": classes[*c], "probability": probabilities[*c]}))
+                .collect();
+            output::json(&json!({"event": "predict", "image": path.to_string_lossy(), "top": top}));
+        } else {
+            let top: Vec<_> = order
+                .iter()
+                .map(|c| format!("{} {:.2}%", classes[*c], 100.0 * probabilities[*c]))
+                .collect();
+            println!("{}: {}", path.display(), top.join(", "));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! What several subcommands share.
+
+use super::output;
+use gpucnn::Result;
+use gpucnn::data::{Dataset, Request};
+use gpucnn::gpu::{Gpu, OpenOptions};
+use gpucnn::graph::{Backend, CpuBackend, GpuBackend};
+
+/// Opens `auto`, `cpu` or the adapter of a name.
+pub fn open_device(name: &str) -> Result<Box<dyn Backend>> {
+    if name == "cpu" {
+        return Ok(Box::new(CpuBackend::new()));
+    }
+    let options = OpenOptions {
+        name: (name != "auto").then(|| name.to_owned()),
+        ..OpenOptions::default()
+    };
+    Ok(Box::new(GpuBackend::new(Gpu::open(options)?)?))
+}
+
+/// Loads a data set, with a progress bar while a folder of images is decoded, and tells
+/// what the user should know of it.
+pub fn load_data(name: &str, shape: [usize; 3]) -> Result<Dataset> {
+    let bar = output::bar("reading images");
+    let dataset = Request {
+        name,
+        shape: Some(shape),
+        progress: &|done, total| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        },
+    }
+    .load();
+    bar.finish_and_clear();
+    let dataset = dataset?;
+    for note in &dataset.notes {
+        eprintln!("note: {note}");
+    }
+    Ok(dataset)
+}

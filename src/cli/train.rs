@@ -1,0 +1,274 @@
+//! `gpucnn train`
+
+use super::{output, shared};
+use gpucnn::formats::safetensors;
+use gpucnn::model::Model;
+use gpucnn::ops::optimizer::Optimizer;
+use gpucnn::train::{self, Config, Event, HistoryRow, RunFolder, Summary};
+use gpucnn::{Error, Result};
+use indicatif::ProgressBar;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Train a model.
+///
+/// Without arguments: the MNIST classic (mnist-cnn) on the MNIST that ships with the
+/// sources, Adam, batches of 32, 10 epochs.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A preset (mnist-cnn, cifar10-cnn) or a model file (TOML)
+    #[arg(default_value = "mnist-cnn")]
+    model: String,
+    /// Data set: a name (mnist) or a folder [default: mnist]
+    #[arg(long, value_name = "NAME|DIR")]
+    data: Option<String>,
+    /// Passes over the training images [default: the model's, 10]
+    #[arg(long, value_name = "N")]
+    epochs: Option<usize>,
+    /// Images a step [default: the model's, 32]
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
+    /// sgd, momentum, nesterov, adam, adamw, rmsprop, adagrad or lion [default: the model's, adam]
+    #[arg(long, value_name = "NAME")]
+    optimizer: Option<String>,
+    /// Learning rate [default: the optimizer's, as in Keras]
+    #[arg(long, value_name = "F")]
+    learning_rate: Option<f64>,
+    /// Weight decay: decoupled with adamw, L2 with the others [default: adamw 0.004, others 0]
+    #[arg(long, value_name = "F")]
+    weight_decay: Option<f64>,
+    /// Seed of initial weights, shuffling and dropout
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u32,
+    /// auto, cpu (the reference path, slow) or part of an adapter's name
+    #[arg(long, value_name = "auto|cpu|NAME", default_value = "auto")]
+    device: String,
+    /// The run folder [default: runs/MODEL-NUMBER]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Train on the first N images only
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Validate on this fraction of the training images, from their end, not on the test images
+    #[arg(long, value_name = "F")]
+    val_split: Option<f64>,
+    /// Start from these weights
+    #[arg(long, value_name = "FILE.safetensors")]
+    init: Option<PathBuf>,
+    /// Take the images in the order they are stored
+    #[arg(long)]
+    no_shuffle: bool,
+    /// Report every N steps; 0 for never
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    log_every: usize,
+    /// One JSON object a line on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    fn config(&self, model: &Model) -> Result<Config> {
+        let defaults = model.training();
+        let name = self.optimizer.clone();
+        let optimizer_name = name.unwrap_or_else(|| defaults.optimizer.clone());
+        let own = Optimizer::by_name(&optimizer_name);
+        // A rate that was stated for the model's optimizer says nothing of another.
+        let model_rate = defaults
+            .learning_rate
+            .filter(|_| optimizer_name == defaults.optimizer);
+        let rate = self.learning_rate.or(model_rate);
+        let config = Config {
+            data: self.data.clone().unwrap_or_else(|| "mnist".into()),
+            epochs: self.epochs.unwrap_or(defaults.epochs),
+            batch_size: self.batch_size.unwrap_or(defaults.batch_size),
+            learning_rate: rate
+                .or(own.map(|o| o.default_learning_rate()))
+                .unwrap_or(0.001),
+            weight_decay: self
+                .weight_decay
+                .or(own.map(|o| f64::from(o.weight_decay)))
+                .unwrap_or(0.0),
+            optimizer: optimizer_name,
+            seed: self.seed,
+            device: self.device.clone(),
+            limit: self.limit,
+            val_split: self.val_split,
+            shuffle: !self.no_shuffle,
+            log_every: self.log_every,
+        };
+        config.check()?;
+        Ok(config)
+    }
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let model = Model::load(&args.model)?;
+    let config = args.config(&model)?;
+    if args.data.is_none() && args.model == "cifar10-cnn" {
+        return Err(Error::Usage(
+            "cifar10-cnn needs --data DIR: a folder with CIFAR-10's binary files \
+             (data_batch_1.bin to data_batch_5.bin and test_batch.bin, from the \"CIFAR-10 binary \
+             version\" at https://www.cs.toronto.edu/~kriz/cifar.html, unpacked), or with images in \
+             train/<class>/ and test/<class>/"
+                .into(),
+        ));
+    }
+    let weights = match &args.init {
+        Some(path) => {
+            let weights = safetensors::load(path)?;
+            model.check_weights(&weights, &path.to_string_lossy())?;
+            weights
+        }
+        None => model.initial_weights(config.seed),
+    };
+    let backend = shared::open_device(&config.device)?;
+    eprintln!("device: {}", backend.describe());
+    let data = shared::load_data(&config.data, model.input())?;
+    let mut folder = RunFolder::create(args.out.as_deref(), &model, &config, &data.classes)?;
+    let run = folder.path().display().to_string();
+    let mut reporter = Reporter::new(args.json, &config, run);
+    train::train(
+        &model,
+        &data,
+        &config,
+        &weights,
+        backend,
+        &mut folder,
+        &mut |event| reporter.show(event),
+    )?;
+    Ok(())
+}
+
+/// Shows events as a bar and lines, or as JSON.
+struct Reporter {
+    json: bool,
+    epochs: usize,
+    run: String,
+    bar: ProgressBar,
+}
+
+impl Reporter {
+    fn new(json: bool, config: &Config, run: String) -> Self {
+        Self {
+            json,
+            epochs: config.epochs,
+            run,
+            bar: output::bar(""),
+        }
+    }
+
+    fn show(&mut self, event: Event) {
+        match event {
+            Event::Start {
+                device,
+                parameters,
+                images,
+                memory,
+            } => self.start(&device, parameters, images, memory),
+            Event::Step {
+                step,
+                epoch,
+                loss,
+                images_per_s,
+            } => {
+                if self.json {
+                    output::json(&json!({"event": "step", "step": step, "epoch": epoch,
+                        "loss": loss, "images_per_s": images_per_s}));
+                } else {
+                    let line = format!("step {step}: loss {loss:.4}, {images_per_s:.0} images/s");
+                    self.line(&line);
+                }
+            }
+            Event::Progress {
+                epoch,
+                done,
+                total,
+                metrics,
+                images_per_s,
+            } => {
+                self.bar
+                    .set_prefix(format!("epoch {epoch}/{}", self.epochs));
+                self.bar.set_length(total as u64);
+                self.bar.set_position(done as u64);
+                let left = (total * (self.epochs - epoch + 1) - done) as f64 / images_per_s;
+                self.bar.set_message(format!(
+                    "loss {:.4}, accuracy {:.2}%, {images_per_s:.0} images/s, {} left",
+                    metrics.loss(),
+                    100.0 * metrics.accuracy(),
+                    output::duration(left)
+                ));
+            }
+            Event::Epoch(row) => self.epoch(&row),
+            Event::End(summary) => self.end(&summary),
+        }
+    }
+
+    fn start(&self, device: &str, parameters: usize, images: [usize; 2], memory: [u64; 2]) {
+        let [train, validation] = images;
+        if self.json {
+            output::json(
+                &json!({"event": "start", "device": device, "parameters": parameters,
+                "train_images": train, "validation_images": validation,
+                "state_bytes": memory[0], "activation_bytes": memory[1]}),
+            );
+        }
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        eprintln!(
+            "{parameters} parameters; {train} training and {validation} validation images; \
+             {:.0} MiB on the device",
+            mib(memory[0] + memory[1])
+        );
+    }
+
+    fn epoch(&self, row: &HistoryRow) {
+        if self.json {
+            output::json(
+                &json!({"event": "epoch", "epoch": row.epoch, "loss": row.loss,
+                "accuracy": row.accuracy, "val_loss": row.val_loss,
+                "val_accuracy": row.val_accuracy, "seconds": row.seconds,
+                "images_per_s": row.images_per_s}),
+            );
+            return;
+        }
+        let validation = match (row.val_loss, row.val_accuracy) {
+            (Some(loss), Some(accuracy)) => {
+                format!(
+                    "; validation loss {loss:.4}, accuracy {:.2}%",
+                    100.0 * accuracy
+                )
+            }
+            _ => String::new(),
+        };
+        self.line(&format!(
+            "epoch {}/{}: loss {:.4}, accuracy {:.2}%{validation}; {}, {:.0} images/s",
+            row.epoch,
+            self.epochs,
+            row.loss,
+            100.0 * row.accuracy,
+            output::duration(row.seconds),
+            row.images_per_s
+        ));
+    }
+
+    fn end(&self, summary: &Summary) {
+        self.bar.finish_and_clear();
+        if self.json {
+            output::json(
+                &json!({"event": "end", "run": self.run, "seconds": summary.seconds,
+                "bytes_read_back": summary.bytes_read_back, "waits": summary.waits,
+                "submissions": summary.submissions, "dispatches": summary.dispatches}),
+            );
+        } else {
+            println!(
+                "trained in {}; the model is in {}",
+                output::duration(summary.seconds),
+                self.run
+            );
+        }
+    }
+
+    /// A line above the bar.
+    fn line(&self, text: &str) {
+        self.bar.suspend(|| println!("{text}"));
+    }
+}

@@ -1,0 +1,29 @@
+//! The kinds of layers. Each is a small value with Keras's defaults; its fields are the
+//! attributes of the model file.
+
+mod convolution;
+mod normalization;
+mod pooling;
+mod shape;
+
+pub use convolution::{Conv2d, Dense, DepthwiseConv2d};
+pub use normalization::{Activation, BatchNorm2d};
+pub use pooling::{AvgPool2d, GlobalAvgPool, MaxPool2d};
+pub use shape::{Flatten, Reshape};
+
+use super::layer::Lowering;
+use crate::error::Result;
+use crate::ops::Value;
+
+/// Serde default of flags that are on unless switched off.
+fn yes() -> bool {
+    true
+}
+
+/// The only input of a layer.
+fn single(lowering: &Lowering<'_>, inputs: &[Value]) -> Result<Value> {
+    match inputs {
+        [input] => Ok(*input),
+        _ => Err(lowering.error(format!("expected 1 input, found {}", inputs.len()))),
+    }
+}

@@ -1,0 +1,316 @@
+//! Layers with kernels: convolutions and the dense layer.
+
+use super::{single, yes};
+use crate::error::Result;
+use crate::model::Init;
+use crate::model::layer::{Lower, Lowering};
+use crate::model::values::{self, Pad, Pair};
+use crate::ops::activation::Function;
+use crate::ops::bias::BiasAdd;
+use crate::ops::{Value, conv2d, matmul};
+use serde::{Deserialize, Serialize};
+
+/// 2-D convolution: [N, C, H, W] to [N, filters, oH, oW].
+///
+/// Parameters: `weight` [filters, C / groups, kH, kW], Glorot uniform; `bias` [filters], zeros.
+///
+/// ```
+/// use gpucnn::model::{Conv2d, Pad};
+/// use gpucnn::ops::activation::Function;
+///
+/// let layer = Conv2d::new(64, 3).stride(2).padding(Pad::Same).activation(Function::Relu);
+/// assert_eq!(layer.filters, 64);
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conv2d {
+    /// Output channels.
+    pub filters: usize,
+    /// Rows and columns of the kernel.
+    pub kernel: Pair,
+    /// Step between windows; 1.
+    #[serde(default)]
+    pub stride: Pair,
+    /// Padding; `valid`.
+    #[serde(default)]
+    pub padding: Pad,
+    /// Step between taps; 1.
+    #[serde(default)]
+    pub dilation: Pair,
+    /// Independent groups of channels; 1.
+    #[serde(default = "one")]
+    pub groups: usize,
+    /// Whether a bias is added; true.
+    #[serde(default = "yes")]
+    pub bias: bool,
+    /// Applied to the result; none.
+    #[serde(default, with = "values::function")]
+    pub activation: Function,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl Conv2d {
+    /// A convolution with `filters` outputs and a kernel of `kernel` taps (a number, or
+    /// `[rows, columns]`); stride 1, no padding, with bias, no activation.
+    pub fn new(filters: usize, kernel: impl Into<Pair>) -> Self {
+        Self {
+            filters,
+            kernel: kernel.into(),
+            stride: Pair::default(),
+            padding: Pad::Valid,
+            dilation: Pair::default(),
+            groups: 1,
+            bias: true,
+            activation: Function::Identity,
+        }
+    }
+
+    /// The same layer with another stride.
+    #[must_use]
+    pub fn stride(mut self, stride: impl Into<Pair>) -> Self {
+        self.stride = stride.into();
+        self
+    }
+
+    /// The same layer with another padding.
+    #[must_use]
+    pub fn padding(mut self, padding: Pad) -> Self {
+        self.padding = padding;
+        self
+    }
+
+    /// The same layer with another dilation.
+    #[must_use]
+    pub fn dilation(mut self, dilation: impl Into<Pair>) -> Self {
+        self.dilation = dilation.into();
+        self
+    }
+
+    /// The same layer with so many groups.
+    #[must_use]
+    pub fn groups(mut self, groups: usize) -> Self {
+        self.groups = groups;
+        self
+    }
+
+    /// The same layer with or without bias.
+    #[must_use]
+    pub fn bias(mut self, bias: bool) -> Self {
+        self.bias = bias;
+        self
+    }
+
+    /// The same layer with an activation.
+    #[must_use]
+    pub fn activation(mut self, activation: Function) -> Self {
+        self.activation = activation;
+        self
+    }
+}
+
+impl Lower for Conv2d {
+    fn lower(&self, lowering: &mut Lowering<'_>, inputs: &[Value]) -> Result<Value> {
+        let x = single(lowering, inputs)?;
+        let channels = lowering.channels(x)?;
+        if self.filters == 0 || self.groups == 0 {
+            return Err(lowering.error("filters and groups must be at least 1"));
+        }
+        if channels % self.groups != 0 {
+            return Err(lowering.error(format!(
+                "{channels} input channels do not divide into {} groups",
+                self.groups
+            )));
+        }
+        let [kh, kw] = self.kernel.0;
+        let init = Init::GlorotUniform {
+            fan_in: channels / self.groups * kh * kw,
+            fan_out: self.filters * kh * kw,
+        };
+        let shape = [self.filters, channels / self.groups, kh, kw];
+        let weight = lowering.parameter("weight", shape, init)?;
+        let image = [lowering.shape(x)[2], lowering.shape(x)[3]];
+        let window = self
+            .padding
+            .window(self.kernel, self.stride, self.dilation, image);
+        let y = lowering.op(conv2d::Conv2d::new(window, self.groups), &[x, weight])?;
+        biased(
+            lowering,
+            y,
+            self.bias.then_some(self.filters),
+            self.activation,
+        )
+    }
+}
+
+/// Depthwise convolution: each channel has a kernel of its own; [N, C, H, W] to
+/// [N, C, oH, oW].
+///
+/// Parameters: `weight` [C, 1, kH, kW], Glorot uniform; `bias` [C], zeros.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DepthwiseConv2d {
+    /// Rows and columns of the kernel.
+    pub kernel: Pair,
+    /// Step between windows; 1.
+    #[serde(default)]
+    pub stride: Pair,
+    /// Padding; `valid`.
+    #[serde(default)]
+    pub padding: Pad,
+    /// Step between taps; 1.
+    #[serde(default)]
+    pub dilation: Pair,
+    /// Whether a bias is added; true.
+    #[serde(default = "yes")]
+    pub bias: bool,
+    /// Applied to the result; none.
+    #[serde(default, with = "values::function")]
+    pub activation: Function,
+}
+
+impl DepthwiseConv2d {
+    /// A depthwise convolution with a kernel of `kernel` taps; stride 1, no padding.
+    pub fn new(kernel: impl Into<Pair>) -> Self {
+        Self {
+            kernel: kernel.into(),
+            stride: Pair::default(),
+            padding: Pad::Valid,
+            dilation: Pair::default(),
+            bias: true,
+            activation: Function::Identity,
+        }
+    }
+
+    /// The same layer with another stride.
+    #[must_use]
+    pub fn stride(mut self, stride: impl Into<Pair>) -> Self {
+        self.stride = stride.into();
+        self
+    }
+
+    /// The same layer with another padding.
+    #[must_use]
+    pub fn padding(mut self, padding: Pad) -> Self {
+        self.padding = padding;
+        self
+    }
+
+    /// The same layer with or without bias.
+    #[must_use]
+    pub fn bias(mut self, bias: bool) -> Self {
+        self.bias = bias;
+        self
+    }
+
+    /// The same layer with an activation.
+    #[must_use]
+    pub fn activation(mut self, activation: Function) -> Self {
+        self.activation = activation;
+        self
+    }
+}
+
+impl Lower for DepthwiseConv2d {
+    fn lower(&self, lowering: &mut Lowering<'_>, inputs: &[Value]) -> Result<Value> {
+        let x = single(lowering, inputs)?;
+        let channels = lowering.channels(x)?;
+        Conv2d {
+            filters: channels,
+            kernel: self.kernel,
+            stride: self.stride,
+            padding: self.padding,
+            dilation: self.dilation,
+            groups: channels,
+            bias: self.bias,
+            activation: self.activation,
+        }
+        .lower(lowering, inputs)
+    }
+}
+
+/// Dense (fully connected) layer: [N, in] to [N, units].
+///
+/// Parameters: `weight` [units, in], Glorot uniform; `bias` [units], zeros.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dense {
+    /// Outputs.
+    pub units: usize,
+    /// Whether a bias is added; true.
+    #[serde(default = "yes")]
+    pub bias: bool,
+    /// Applied to the result; none.
+    #[serde(default, with = "values::function")]
+    pub activation: Function,
+}
+
+impl Dense {
+    /// A dense layer with `units` outputs and a bias.
+    pub fn new(units: usize) -> Self {
+        Self {
+            units,
+            bias: true,
+            activation: Function::Identity,
+        }
+    }
+
+    /// The same layer with or without bias.
+    #[must_use]
+    pub fn bias(mut self, bias: bool) -> Self {
+        self.bias = bias;
+        self
+    }
+
+    /// The same layer with an activation.
+    #[must_use]
+    pub fn activation(mut self, activation: Function) -> Self {
+        self.activation = activation;
+        self
+    }
+}
+
+impl Lower for Dense {
+    fn lower(&self, lowering: &mut Lowering<'_>, inputs: &[Value]) -> Result<Value> {
+        let x = single(lowering, inputs)?;
+        let shape = lowering.shape(x);
+        let [_, features] = shape.dims() else {
+            return Err(lowering.error(format!(
+                "expected [N, features], found {shape}; put a flatten layer before it"
+            )));
+        };
+        if self.units == 0 {
+            return Err(lowering.error("units must be at least 1"));
+        }
+        let init = Init::GlorotUniform {
+            fan_in: *features,
+            fan_out: self.units,
+        };
+        let weight = lowering.parameter("weight", [self.units, *features], init)?;
+        let y = lowering.op(matmul::MatMul::new(false, true), &[x, weight])?;
+        biased(
+            lowering,
+            y,
+            self.bias.then_some(self.units),
+            self.activation,
+        )
+    }
+}
+
+fn biased(
+    lowering: &mut Lowering<'_>,
+    y: Value,
+    bias: Option<usize>,
+    activation: Function,
+) -> Result<Value> {
+    let y = match bias {
+        Some(channels) => {
+            let bias = lowering.parameter("bias", [channels], Init::Zeros)?;
+            lowering.op(BiasAdd, &[y, bias])?
+        }
+        None => y,
+    };
+    lowering.activation(activation, y)
+}

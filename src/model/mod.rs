@@ -1,0 +1,312 @@
+//! Models: named layers, as a chain or a graph.
+//!
+//! A model is built with [`Model::builder`], read from a TOML file or taken from a
+//! preset ([`Model::load`]). It knows nothing of devices: [`Model::lower`] writes it
+//! into a [`Graph`] as ops.
+//!
+//! ```
+//! use gpucnn::model::{Model, Conv2d, Dense, Flatten, MaxPool2d};
+//! use gpucnn::ops::activation::Function::Relu;
+//!
+//! let model = Model::builder("small", [1, 28, 28])
+//!     .add(Conv2d::new(32, 3).activation(Relu))
+//!     .add(MaxPool2d::new(2))
+//!     .add(Flatten)
+//!     .add(Dense::new(10))
+//!     .build()?;
+//! assert_eq!(model.parameter_count(), 320 + 54_090);
+//! # Ok::<(), gpucnn::Error>(())
+//! ```
+
+mod builder;
+mod file;
+mod initial;
+mod layer;
+mod layers;
+mod summary;
+mod values;
+
+pub use builder::{ModelBuilder, Node};
+pub use initial::Init;
+pub use layer::{Layer, Lowering, Mode};
+pub use layers::{
+    Activation, AvgPool2d, BatchNorm2d, Conv2d, Dense, DepthwiseConv2d, Flatten, GlobalAvgPool,
+    MaxPool2d, Reshape,
+};
+pub use summary::{LayerSummary, Summary};
+pub use values::{Pad, Pair};
+
+use crate::error::{Error, Result};
+use crate::formats::safetensors::Tensors;
+use crate::graph::Graph;
+use crate::ops::batch::Normalization;
+use crate::ops::{Builder, Value};
+use crate::tensor::{Shape, TensorType};
+use std::collections::HashMap;
+
+/// A layer in its place: its name and what it reads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedLayer {
+    /// Unique in the model; parameters are named after it.
+    pub name: String,
+    /// Names of the layers it reads, or [`INPUT`].
+    pub inputs: Vec<String>,
+    /// What it computes.
+    pub layer: Layer,
+}
+
+/// The name of the model's input among layer names.
+pub const INPUT: &str = "input";
+
+/// A parameter or running statistic of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParameterSpec {
+    /// Layer and role: `conv1.weight`.
+    pub name: String,
+    /// Its shape.
+    pub shape: Shape,
+    /// How it starts.
+    pub init: Init,
+    /// Whether the optimizer changes it; running statistics are not trainable.
+    pub trainable: bool,
+}
+
+/// How a model is trained unless told otherwise.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainingDefaults {
+    /// Optimizer by name.
+    pub optimizer: String,
+    /// Learning rate; `None` for the optimizer's own default.
+    pub learning_rate: Option<f64>,
+    /// Images a step.
+    pub batch_size: usize,
+    /// Passes over the training images.
+    pub epochs: usize,
+}
+
+impl Default for TrainingDefaults {
+    /// Keras's: batches of 32; Adam at its default rate, 10 epochs.
+    fn default() -> Self {
+        Self {
+            optimizer: "adam".into(),
+            learning_rate: None,
+            batch_size: 32,
+            epochs: 10,
+        }
+    }
+}
+
+/// A network of layers over one image input, whose last layer gives logits [N, classes].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    name: String,
+    input: [usize; 3],
+    normalization: Normalization,
+    training: TrainingDefaults,
+    layers: Vec<NamedLayer>,
+    parameters: Vec<ParameterSpec>,
+    classes: usize,
+}
+
+impl Model {
+    /// Starts a model over images of `input` = [C, H, W].
+    pub fn builder(name: impl Into<String>, input: [usize; 3]) -> ModelBuilder {
+        ModelBuilder::new(name.into(), input)
+    }
+
+    /// A checked model: every layer's shapes fit, names are unique, the output is
+    /// [N, classes].
+    fn new(builder: ModelBuilder) -> Result<Self> {
+        let ModelBuilder {
+            name,
+            input,
+            normalization,
+            training,
+            layers,
+            ..
+        } = builder;
+        let mut model = Self {
+            name,
+            input,
+            normalization,
+            training,
+            layers,
+            parameters: Vec::new(),
+            classes: 0,
+        };
+        model.check_names()?;
+        let (graph, output, parameters) = model.trace(1)?;
+        model.parameters = parameters;
+        match graph.ty(output).shape.dims() {
+            [_, classes] => model.classes = *classes,
+            _ => {
+                let last = model.layers.last().map_or("the input", |l| l.name.as_str());
+                return Err(Error::model(
+                    &model.name,
+                    format!(
+                        "the last layer must give logits [N, classes], {last} gives {}; end with \
+                         a flatten (or global_avg_pool and flatten) and a dense layer",
+                        graph.ty(output).shape
+                    ),
+                ));
+            }
+        }
+        Ok(model)
+    }
+
+    /// The model's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Channels, rows and columns of an image.
+    pub fn input(&self) -> [usize; 3] {
+        self.input
+    }
+
+    /// Number of logits.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// How bytes become the floats the first layer sees.
+    pub fn normalization(&self) -> &Normalization {
+        &self.normalization
+    }
+
+    /// How it is trained unless told otherwise.
+    pub fn training(&self) -> &TrainingDefaults {
+        &self.training
+    }
+
+    /// The layers, each after those it reads.
+    pub fn layers(&self) -> &[NamedLayer] {
+        &self.layers
+    }
+
+    /// Parameters and running statistics, in the order of the layers.
+    pub fn parameters(&self) -> &[ParameterSpec] {
+        &self.parameters
+    }
+
+    /// Trainable numbers.
+    pub fn parameter_count(&self) -> usize {
+        let trainable = self.parameters.iter().filter(|p| p.trainable);
+        trainable.map(|p| p.shape.len()).sum()
+    }
+
+    /// Fresh weights: each parameter from its own stream of the seed.
+    pub fn initial_weights(&self, seed: u32) -> Tensors {
+        let parameters = self.parameters.iter().enumerate();
+        let fresh =
+            |(i, p): (usize, &ParameterSpec)| (p.name.clone(), p.init.draw(&p.shape, seed, i));
+        parameters.map(fresh).collect()
+    }
+
+    /// Checks that weights are those of this model.
+    ///
+    /// # Errors
+    /// One error that lists every missing, superfluous and misshapen tensor; `source`
+    /// names where they came from.
+    pub fn check_weights(&self, weights: &Tensors, source: &str) -> Result<()> {
+        let mut problems = Vec::new();
+        for p in &self.parameters {
+            match weights.get(&p.name) {
+                None => problems.push(format!("{} {} is missing", p.name, p.shape)),
+                Some(t) if *t.shape() != p.shape => {
+                    problems.push(format!(
+                        "{}: expected {}, found {}",
+                        p.name,
+                        p.shape,
+                        t.shape()
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        for (name, tensor) in weights {
+            if !self.parameters.iter().any(|p| p.name == *name) {
+                problems.push(format!("{name} {} is not in the model", tensor.shape()));
+            }
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(Error::model(
+            &self.name,
+            format!("{source} does not match:\n  {}", problems.join("\n  ")),
+        ))
+    }
+
+    /// Writes the model's ops into a graph. `parameters` gives the value of every
+    /// parameter and statistic by name; `images` is [N, C, H, W], normalised. Returns the
+    /// logits [N, classes].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] that names the layer.
+    pub fn lower(
+        &self,
+        graph: &mut Graph,
+        parameters: &HashMap<String, Value>,
+        images: Value,
+        mode: Mode,
+    ) -> Result<Value> {
+        let mut lowering = Lowering::new(graph, mode, layer::Parameters::Given(parameters));
+        self.lower_into(&mut lowering, images)
+    }
+
+    /// Lowers into a graph of its own to find parameters and shapes; `batch` images.
+    fn trace(&self, batch: usize) -> Result<(Graph, Value, Vec<ParameterSpec>)> {
+        let [c, h, w] = self.input;
+        if self.input.contains(&0) {
+            let problem = format!("input {:?} must be at least 1 everywhere", self.input);
+            return Err(Error::model(&self.name, problem));
+        }
+        let mut graph = Graph::new();
+        let images = graph.state(INPUT, TensorType::f32([batch, c, h, w]));
+        let mut found = Vec::new();
+        let mut lowering = Lowering::new(
+            &mut graph,
+            Mode::Inference,
+            layer::Parameters::Found(&mut found),
+        );
+        let output = self.lower_into(&mut lowering, images)?;
+        Ok((graph, output, found))
+    }
+
+    fn lower_into(&self, lowering: &mut Lowering<'_>, images: Value) -> Result<Value> {
+        let mut values = HashMap::from([(INPUT, images)]);
+        let mut last = images;
+        for named in &self.layers {
+            let inputs: Vec<Value> = named.inputs.iter().map(|n| values[n.as_str()]).collect();
+            last = lowering.layer(named, &inputs)?;
+            values.insert(&named.name, last);
+        }
+        Ok(last)
+    }
+
+    fn check_names(&self) -> Result<()> {
+        let mut known = vec![INPUT];
+        for named in &self.layers {
+            let fail = |problem: String| Err(Error::model(&self.name, problem));
+            if known.contains(&named.name.as_str()) {
+                return fail(format!("two layers are named {:?}", named.name));
+            }
+            if named.name.is_empty() || named.name.contains('.') {
+                return fail(format!(
+                    "{:?} is no layer name: it must not be empty or hold a dot",
+                    named.name
+                ));
+            }
+            if let Some(unknown) = named.inputs.iter().find(|i| !known.contains(&i.as_str())) {
+                return fail(format!(
+                    "layer {} reads {unknown:?}, which is not defined before it; there are {}",
+                    named.name,
+                    known.join(", ")
+                ));
+            }
+            known.push(&named.name);
+        }
+        Ok(())
+    }
+}

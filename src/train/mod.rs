@@ -1,0 +1,146 @@
+//! Training: the loop that keeps everything on the device.
+//!
+//! An epoch is: one dispatch that shuffles the order of the samples, then the same
+//! flat list of dispatches once a step, many steps to a submission and a few
+//! submissions in flight. What comes back is one row of metrics a step, copied with
+//! each submission and picked up when it has arrived.
+
+mod config;
+mod feed;
+mod pace;
+mod run_folder;
+mod session;
+mod weights;
+
+pub use config::Config;
+pub use feed::{Metrics, Part};
+pub use run_folder::{HistoryRow, RunFolder};
+pub use session::Session;
+pub use weights::Weights;
+pub(crate) use weights::{arenas, upload_weights, weight_values};
+
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+use crate::graph::Backend;
+use crate::model::Model;
+use std::time::Instant;
+
+/// What happens during training, for whoever shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Everything is ready; the first step comes next.
+    Start {
+        /// The device in one line.
+        device: String,
+        /// Trainable parameters.
+        parameters: usize,
+        /// Training and validation images.
+        images: [usize; 2],
+        /// Bytes of states and of activations on the device.
+        memory: [u64; 2],
+    },
+    /// A step whose turn it is to be logged (see [`Config::log_every`]).
+    Step {
+        /// Steps since training began.
+        step: u32,
+        /// The epoch, from 1.
+        epoch: usize,
+        /// Mean loss of the batch.
+        loss: f64,
+        /// Training speed so far in this epoch.
+        images_per_s: f64,
+    },
+    /// Some submissions have come back.
+    Progress {
+        /// The epoch, from 1.
+        epoch: usize,
+        /// Images done in this epoch, of how many.
+        done: usize,
+        /// Images in an epoch.
+        total: usize,
+        /// Means over the epoch so far.
+        metrics: Metrics,
+        /// Training speed so far in this epoch.
+        images_per_s: f64,
+    },
+    /// An epoch is over and validated.
+    Epoch(HistoryRow),
+    /// Training is over.
+    End(Summary),
+}
+
+/// The end of a training, in numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// Wall time of the training in seconds, validation included.
+    pub seconds: f64,
+    /// Bytes read back from the device in steady state: metrics, not the final weights.
+    pub bytes_read_back: u64,
+    /// Times the host blocked on the device.
+    pub waits: u64,
+    /// Submissions made.
+    pub submissions: u64,
+    /// Dispatches encoded.
+    pub dispatches: u64,
+    /// The last epoch.
+    pub last: Option<HistoryRow>,
+}
+
+/// Trains a model and leaves it in a run folder.
+///
+/// `weights` are the ones to start from. Every epoch's end rewrites the folder's weights
+/// and history, each whole or not at all.
+///
+/// # Errors
+/// If data and model do not fit, the device fails or is too small, the loss stops being
+/// finite, or the folder cannot be written.
+pub fn train(
+    model: &Model,
+    data: &Dataset,
+    config: &Config,
+    weights: &Weights,
+    backend: Box<dyn Backend>,
+    folder: &mut RunFolder,
+    observe: &mut dyn FnMut(Event),
+) -> Result<Summary> {
+    let begin = Instant::now();
+    let mut session = Session::new(model, data, config, weights, backend)?;
+    observe(session.start_event());
+    let mut last = None;
+    for epoch in 1..=config.epochs {
+        let started = Instant::now();
+        let trained = session.train_epoch(epoch, observe)?;
+        let train_seconds = started.elapsed().as_secs_f64();
+        if trained.not_finite {
+            return Err(Error::Runtime(format!(
+                "the loss stopped being finite in epoch {epoch}; try a smaller --learning-rate \
+                 (it was {})",
+                config.learning_rate
+            )));
+        }
+        let validation = session.evaluate()?;
+        let row = HistoryRow {
+            epoch,
+            loss: trained.loss(),
+            accuracy: trained.accuracy(),
+            val_loss: validation.map(|m| m.loss()),
+            val_accuracy: validation.map(|m| m.accuracy()),
+            seconds: started.elapsed().as_secs_f64(),
+            images_per_s: trained.samples / train_seconds,
+        };
+        observe(Event::Epoch(row.clone()));
+        folder.save_epoch(&row, &session.weights()?)?;
+        last = Some(row);
+    }
+    let counters = session.steady_counters();
+    let summary = Summary {
+        seconds: begin.elapsed().as_secs_f64(),
+        bytes_read_back: counters.bytes_read_back,
+        waits: counters.waits,
+        submissions: counters.submissions,
+        dispatches: counters.dispatches,
+        last,
+    };
+    observe(Event::End(summary.clone()));
+    Ok(summary)
+}

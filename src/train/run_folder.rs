@@ -1,0 +1,169 @@
+//! The folder a run leaves: model, weights, history, settings.
+
+use super::{Config, Weights};
+use crate::error::{Error, Result};
+use crate::formats::{atomic, safetensors};
+use crate::model::Model;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// An epoch in numbers: a line of `history.csv`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HistoryRow {
+    /// The epoch, from 1.
+    pub epoch: usize,
+    /// Mean training loss over the epoch.
+    pub loss: f64,
+    /// Training accuracy over the epoch.
+    pub accuracy: f64,
+    /// Validation loss after it.
+    pub val_loss: Option<f64>,
+    /// Validation accuracy after it.
+    pub val_accuracy: Option<f64>,
+    /// Wall seconds, validation included.
+    pub seconds: f64,
+    /// Training images a second, validation left out.
+    pub images_per_s: f64,
+}
+
+/// A run on disk: `model.toml`, `weights.safetensors`, `history.csv`, `config.toml` and
+/// `classes.txt`.
+#[derive(Clone, Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    history: Vec<HistoryRow>,
+}
+
+const MODEL: &str = "model.toml";
+const WEIGHTS: &str = "weights.safetensors";
+const HISTORY: &str = "history.csv";
+const CONFIG: &str = "config.toml";
+const CLASSES: &str = "classes.txt";
+
+impl RunFolder {
+    /// A new folder with model, settings and class names. Without a path it is
+    /// `runs/<model>-<number>`, the first number that is free.
+    ///
+    /// # Errors
+    /// If it cannot be created, or the path holds a run already.
+    pub fn create(
+        path: Option<&Path>,
+        model: &Model,
+        config: &Config,
+        classes: &[String],
+    ) -> Result<Self> {
+        let path = match path {
+            Some(path) if path.join(WEIGHTS).exists() => {
+                return Err(Error::data(
+                    path,
+                    "holds a run already; give --out another folder or remove this one",
+                ));
+            }
+            Some(path) => path.to_owned(),
+            None => free_folder(model.name()),
+        };
+        std::fs::create_dir_all(&path).map_err(|e| Error::io(&path, "create", e))?;
+        model.save(&path.join(MODEL))?;
+        let text = toml::to_string(config).map_err(|e| Error::data(&path, e.to_string()))?;
+        atomic::write(&path.join(CONFIG), |w| w.write_all(text.as_bytes()))?;
+        let names = classes.join("\n") + "\n";
+        atomic::write(&path.join(CLASSES), |w| w.write_all(names.as_bytes()))?;
+        Ok(Self {
+            path,
+            history: Vec::new(),
+        })
+    }
+
+    /// An existing run.
+    ///
+    /// # Errors
+    /// If the folder does not exist or lacks one of its files.
+    pub fn open(path: &Path) -> Result<Self> {
+        for file in [MODEL, WEIGHTS] {
+            if !path.join(file).is_file() {
+                return Err(Error::data(
+                    path,
+                    format!("is no run folder: there is no {file}; `gpucnn train` makes one"),
+                ));
+            }
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            history: Vec::new(),
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Rewrites weights and history with one more epoch.
+    ///
+    /// # Errors
+    /// If a file cannot be written; the old ones stay as they were.
+    pub fn save_epoch(&mut self, row: &HistoryRow, weights: &Weights) -> Result<()> {
+        let metadata = BTreeMap::from([
+            ("format".to_owned(), "gpucnn-1".to_owned()),
+            ("epoch".to_owned(), row.epoch.to_string()),
+        ]);
+        safetensors::save(&self.path.join(WEIGHTS), weights, &metadata)?;
+        self.history.push(row.clone());
+        let path = self.path.join(HISTORY);
+        atomic::write(&path, |file| {
+            let mut writer = csv::Writer::from_writer(file);
+            for row in &self.history {
+                writer.serialize(row)?;
+            }
+            writer.flush()
+        })
+    }
+
+    /// The model.
+    ///
+    /// # Errors
+    /// Whatever is wrong with its file.
+    pub fn model(&self) -> Result<Model> {
+        Model::load(&self.path.join(MODEL).to_string_lossy())
+    }
+
+    /// The weights, checked against the model.
+    ///
+    /// # Errors
+    /// Whatever is wrong with their file.
+    pub fn weights(&self, model: &Model) -> Result<Weights> {
+        let path = self.path.join(WEIGHTS);
+        let weights = safetensors::load(&path)?;
+        model.check_weights(&weights, &path.to_string_lossy())?;
+        Ok(weights)
+    }
+
+    /// The names of the classes; numbers where the file is missing.
+    pub fn classes(&self, model: &Model) -> Vec<String> {
+        let text = std::fs::read_to_string(self.path.join(CLASSES)).unwrap_or_default();
+        let mut names: Vec<String> = text.lines().map(str::to_owned).collect();
+        for missing in names.len()..model.classes() {
+            names.push(missing.to_string());
+        }
+        names
+    }
+
+    /// The settings it was trained with.
+    ///
+    /// # Errors
+    /// If the file is missing or damaged.
+    pub fn config(&self) -> Result<Config> {
+        let path = self.path.join(CONFIG);
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, "read", e))?;
+        toml::from_str(&text).map_err(|e| Error::data(path, e.to_string()))
+    }
+}
+
+fn free_folder(model: &str) -> PathBuf {
+    let numbered = |n: usize| Path::new("runs").join(format!("{model}-{n}"));
+    (1..)
+        .map(numbered)
+        .find(|p| !p.exists())
+        .unwrap_or_else(|| numbered(0))
+}
