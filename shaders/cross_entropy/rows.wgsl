@@ -149,7 +149,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         if LANES > 1u {
             sums = add_lanes(lane, LANES, sums);
         }
-        let row_loss = (sums.y * log(sums.x) - sums.z) * scale;
+        var row_loss = (sums.y * log(sums.x) - sums.z) * scale;
+        if row_loss == 0.0 {
+            row_loss = 0.0;     // not -0, which log(1) gives on some compilers
+        }
         if in_range {
             for (var c = part; c < CLASSES; c += LANES) {
                 let at = base + c * INNER;

@@ -88,7 +88,7 @@ fn rmsprop(i: u32, p: vec4<f32>, g: vec4<f32>) -> vec4<f32> {
     if CENTERED {
         let a = BETA2 * state1[i] + ONE_MINUS_BETA2 * g;
         state1[i] = a;
-        variance = v - a * a;
+        variance = max(v - a * a, vec4<f32>());     // never negative but for rounding
     }
     let d = step.learning_rate * g / sqrt(variance + EPSILON);
     if STATES == 1u || (CENTERED && STATES == 2u) {

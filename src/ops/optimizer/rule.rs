@@ -255,7 +255,8 @@ impl Optimizer {
                 let mut variance = state[0];
                 if centered {
                     state[1] = rho * state[1] + (1.0 - rho) * g;
-                    variance -= state[1] * state[1];
+                    // Never negative but for rounding.
+                    variance = (variance - state[1] * state[1]).max(0.0);
                 }
                 let d = lr * g / (variance + exact(epsilon)).sqrt();
                 if momentum == 0.0 {
