@@ -64,7 +64,7 @@ impl Normalization {
     }
 }
 
-/// A batch of images: inputs `order` u32 [T], then one to four shards of the data set's
+/// A batch of images: inputs `order` u32 `[T]`, then one to four shards of the data set's
 /// bytes u8 [S, C, H, W], all but the last with as many images; output
 /// f32 [batch, C, H, W]. Image n is `order[(step.first + n) mod T]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -160,7 +160,7 @@ impl Op for GatherImages {
     }
 }
 
-/// The labels of a batch: inputs `order` u32 [T], `labels` u32 [T]; output u32 [batch].
+/// The labels of a batch: inputs `order` u32 `[T]`, `labels` u32 `[T]`; output u32 `[batch]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GatherLabels {
     /// Labels to gather.

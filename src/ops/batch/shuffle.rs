@@ -13,7 +13,7 @@ const SHUFFLE: ShaderFile = shader!("batch/shuffle.wgsl");
 const ROUNDS: u32 = 12;
 const GOLDEN: u32 = 0x9e37_79b9;
 
-/// Fills `order` u32 [T] (updated in place) with a permutation of 0..T drawn from
+/// Fills `order` u32 `[T]` (updated in place) with a permutation of 0..T drawn from
 /// `step.seed` and `step.number`, the epoch. The same on every device.
 ///
 /// A Feistel network with cycle walking (Mitchell et al. 2021, "Bandwidth-Optimal Random

@@ -28,9 +28,9 @@ pub(super) const INFERENCE: Entry = Entry {
 
 /// The gradient of [`BatchNorm2d`](super::BatchNorm2d).
 ///
-/// `dy` [N, C, H, W], with a fused activation its saved output, `x`, `gamma` [C], and
-/// the batch's `mean` and `variance` [C], then with `statistics` what flows back into
-/// these two, give `dx` [N, C, H, W], `dgamma` [C] and `dbeta` [C].
+/// `dy` [N, C, H, W], with a fused activation its saved output, `x`, `gamma` `[C]`, and
+/// the batch's `mean` and `variance` `[C]`, then with `statistics` what flows back into
+/// these two, give `dx` [N, C, H, W], `dgamma` `[C]` and `dbeta` `[C]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchNorm2dGrad {
     /// Added to the variance.
@@ -44,8 +44,8 @@ pub struct BatchNorm2dGrad {
 /// The gradient of [`BatchNormInference`](super::BatchNormInference).
 ///
 /// `dy` [N, C, H, W], with a fused activation its saved output, `x`, `gamma`, `mean`
-/// and `variance`, each [C], give `dx` [N, C, H, W] and `dgamma`, `dbeta`, `dmean` and
-/// `dvariance`, each [C].
+/// and `variance`, each `[C]`, give `dx` [N, C, H, W] and `dgamma`, `dbeta`, `dmean` and
+/// `dvariance`, each `[C]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchNormInferenceGrad {
     /// Added to the variance.

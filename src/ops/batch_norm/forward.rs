@@ -30,9 +30,9 @@ pub(super) const INFERENCE: Entry = Entry {
 /// Batch normalisation as in training: each channel is brought to mean 0 and variance 1
 /// over the batch, then scaled and shifted.
 ///
-/// `x` [N, C, H, W], `gamma` [C] and `beta` [C] give
+/// `x` [N, C, H, W], `gamma` `[C]` and `beta` `[C]` give
 /// `y = gamma * (x - mean) / sqrt(variance + epsilon) + beta` [N, C, H, W] and the
-/// batch's `mean` [C] and biased `variance` [C].
+/// batch's `mean` `[C]` and biased `variance` `[C]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchNorm2d {
     /// Added to the variance; Keras's default is 1e-3, PyTorch's 1e-5.
@@ -142,7 +142,7 @@ impl Op for BatchNorm2d {
 
 /// Batch normalisation with given statistics, as in inference or a frozen layer.
 ///
-/// `x` [N, C, H, W], `gamma`, `beta`, `running_mean` and `running_variance`, each [C],
+/// `x` [N, C, H, W], `gamma`, `beta`, `running_mean` and `running_variance`, each `[C]`,
 /// give `y = gamma * (x - running_mean) / sqrt(running_variance + epsilon) + beta`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchNormInference {

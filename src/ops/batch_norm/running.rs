@@ -20,7 +20,7 @@ pub(super) const ENTRY: Entry = Entry {
 /// `running = momentum * running + (1 - momentum) * batch`.
 ///
 /// Inputs are `running_mean` and `running_variance`, updated in place, then the batch's
-/// `mean` and biased `variance`, each [C]. Momentum is Keras's: near 1 is slow.
+/// `mean` and biased `variance`, each `[C]`. Momentum is Keras's: near 1 is slow.
 /// PyTorch's is one minus it, and its running variance the unbiased one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct UpdateRunningStats {

@@ -21,7 +21,7 @@ pub const ENTRIES: &[Entry] = &[Entry {
 }];
 
 /// `C = f(A B + bias)`: inputs `a` [M, K], `b` [K, N] (either transposed in memory by
-/// its flag) and, where `bias`, `bias` [N]; output [M, N].
+/// its flag) and, where `bias`, `bias` `[N]`; output [M, N].
 ///
 /// A dense layer is `MatMul { transpose_b: true, .. }` over (N, in) and (out, in).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -1,0 +1,406 @@
+//! Checks every shader without a device, so that a driver at hand cannot hide what
+//! another refuses. Each file under `shaders/` is valid WGSL as it stands. For random
+//! cases of every op, on profiles from the smallest device WebGPU allows to subgroups
+//! of several sizes, each kernel as specialised
+//! * validates with no more than the profile's capabilities, and translates to SPIR-V,
+//!   MSL and HLSL;
+//! * has exactly the bindings its launch names, of the tensors' element types;
+//! * stays within WebGPU's default limits.
+
+use gpucnn::gpu::kernel::{Arg, Dispatch, Launch};
+use gpucnn::gpu::pipeline::{Access, match_bindings, reflect};
+use gpucnn::gpu::profile::{Profile, ProfileKind};
+use gpucnn::ops::{Draw, LaunchContext, Step, registry};
+use gpucnn::tensor::{DType, TensorType};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, ScalarKind, TypeInner};
+use rayon::prelude::*;
+use std::collections::{BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+
+/// Random cases of each op and profile.
+const CASES: u64 = 64;
+
+/// WebGPU's default limits, which every device has.
+const WORKGROUP_MEMORY: u32 = 16 << 10;
+const WORKGROUP_INVOCATIONS: u32 = 256;
+const WORKGROUP_SIZE: [u32; 3] = [256, 256, 64];
+const STORAGE_BUFFERS: usize = 8;
+const WORKGROUPS: u32 = 65_535;
+
+type Outcome<T = ()> = Result<T, String>;
+
+/// The devices to launch for: each kernel family without subgroups, and with lanes as
+/// SwiftShader (4), lavapipe (8 with AVX), Intel (16), NVIDIA and Apple (32) and older
+/// AMD devices (64) have them.
+fn profiles() -> Vec<Profile> {
+    let sizes = [None, Some(4), Some(8), Some(16), Some(32), Some(64)];
+    let kinds = [ProfileKind::CpuLike, ProfileKind::Gpu];
+    let with = |kind, subgroup_size| Profile {
+        subgroup_size,
+        ..Profile::minimal(kind)
+    };
+    kinds
+        .iter()
+        .flat_map(|kind| sizes.map(|size| with(*kind, size)))
+        .collect()
+}
+
+/// Parses and validates; the error shows the place in the text.
+fn validated(
+    path: &str,
+    source: &str,
+    capabilities: Capabilities,
+) -> Outcome<(naga::Module, ModuleInfo)> {
+    let module = naga::front::wgsl::parse_str(source)
+        .map_err(|e| e.emit_to_string_with_path(source, path))?;
+    let info = Validator::new(ValidationFlags::all(), capabilities)
+        .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+        .subgroup_operations(naga::valid::SubgroupOperationSet::all())
+        .validate(&module)
+        .map_err(|e| e.emit_to_string_with_path(source, path))?;
+    Ok((module, info))
+}
+
+/// Translates for Vulkan, Metal and Direct3D 12, in the lowest version of each language
+/// that has what the profile needs, with runtime checks or without as the crate does.
+fn translate(module: &naga::Module, info: &ModuleInfo, subgroups: bool, checks: bool) -> Outcome {
+    use naga::back::{hlsl, msl, spv};
+    use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
+    let policy = match checks {
+        true => BoundsCheckPolicy::Restrict,
+        false => BoundsCheckPolicy::Unchecked,
+    };
+    let bounds_check_policies = BoundsCheckPolicies {
+        index: policy,
+        buffer: policy,
+        image_load: policy,
+        binding_array: policy,
+    };
+    let spv_options = spv::Options {
+        lang_version: if subgroups { (1, 3) } else { (1, 0) },
+        bounds_check_policies,
+        force_loop_bounding: checks,
+        emit_int_div_checks: checks,
+        ..Default::default()
+    };
+    spv::write_vec(module, info, &spv_options, None).map_err(|e| format!("SPIR-V: {e}"))?;
+    let msl_options = msl::Options {
+        lang_version: if subgroups { (2, 1) } else { (1, 2) },
+        bounds_check_policies,
+        force_loop_bounding: checks,
+        emit_int_div_checks: checks,
+        ..Default::default()
+    };
+    let (_, translated) = msl::write_string(module, info, &msl_options, &Default::default())
+        .map_err(|e| format!("MSL: {e}"))?;
+    for name in translated.entry_point_names {
+        name.map_err(|e| format!("MSL: {e}"))?;
+    }
+    let hlsl_options = hlsl::Options {
+        shader_model: match subgroups {
+            true => hlsl::ShaderModel::V6_0,
+            false => hlsl::ShaderModel::V5_1,
+        },
+        restrict_indexing: checks,
+        force_loop_bounding: checks,
+        ..Default::default()
+    };
+    let mut text = String::new();
+    let translated = hlsl::Writer::new(&mut text, &hlsl_options, &Default::default())
+        .write(module, info, None)
+        .map_err(|e| format!("HLSL: {e}"))?;
+    for name in translated.entry_point_names {
+        name.map_err(|e| format!("HLSL: {e}"))?;
+    }
+    Ok(())
+}
+
+/// Checks what the module itself takes: entry point, workgroup, bindings, step values.
+fn check_module(module: &naga::Module) -> Outcome {
+    let [entry] = module.entry_points.as_slice() else {
+        let found = module.entry_points.len();
+        return Err(format!("expected one entry point, found {found}"));
+    };
+    if entry.name != "main" || entry.stage != naga::ShaderStage::Compute {
+        let found = format!("{:?} {:?}", entry.stage, entry.name);
+        return Err(format!("expected a compute shader \"main\", found {found}"));
+    }
+    let size = entry.workgroup_size;
+    let invocations: u32 = size.iter().product();
+    let within = size.iter().zip(WORKGROUP_SIZE).all(|(s, most)| *s <= most);
+    if invocations > WORKGROUP_INVOCATIONS || !within {
+        return Err(format!("workgroup of {size:?} invocations"));
+    }
+    let globals = || module.global_variables.iter().map(|(_, v)| v);
+    let bytes = |ty| module.types[ty].inner.size(module.to_ctx());
+    // Limits count each variable rounded up to 16 bytes.
+    let memory: u32 = globals()
+        .filter(|v| v.space == AddressSpace::WorkGroup)
+        .map(|v| bytes(v.ty).next_multiple_of(16))
+        .sum();
+    if memory > WORKGROUP_MEMORY {
+        return Err(format!("{memory} bytes of workgroup memory"));
+    }
+    let storage = globals().filter(|v| matches!(v.space, AddressSpace::Storage { .. }));
+    let storage = storage.count();
+    if storage > STORAGE_BUFFERS {
+        return Err(format!("{storage} storage buffers"));
+    }
+    for variable in globals().filter(|v| v.space == AddressSpace::Uniform) {
+        check_step(&module.types[variable.ty].inner)?;
+    }
+    Ok(())
+}
+
+/// The one uniform is `Step`, whose members [`Step::to_bytes`] writes in this order.
+fn check_step(ty: &TypeInner) -> Outcome {
+    const MEMBERS: [&str; 8] = [
+        "number",
+        "seed",
+        "first",
+        "count",
+        "slot",
+        "learning_rate",
+        "correction1",
+        "correction2",
+    ];
+    let TypeInner::Struct { members, span } = ty else {
+        return Err(format!("the uniform is no struct but {ty:?}"));
+    };
+    let names: Vec<_> = members.iter().filter_map(|m| m.name.as_deref()).collect();
+    let offsets = members.iter().map(|m| m.offset as usize);
+    if names != MEMBERS || *span as usize != Step::BYTES || !offsets.eq((0..8).map(|i| 4 * i)) {
+        return Err(format!("expected Step {{ {MEMBERS:?} }}, found {names:?}"));
+    }
+    Ok(())
+}
+
+/// The tensors a launch's arguments stand for.
+struct Tensors<'a> {
+    inputs: &'a [TensorType],
+    outputs: &'a [TensorType],
+    scratch: &'a [u64],
+}
+
+/// Element type (`None` for scratch, which the op may use as it likes) and bytes.
+type Extent = (Option<DType>, u64);
+
+impl Tensors<'_> {
+    fn extent(&self, arg: Arg) -> Outcome<Extent> {
+        let of = |ty: &TensorType| (Some(ty.dtype), ty.bytes());
+        let found = match arg {
+            Arg::Input(i) => self.inputs.get(i).map(of),
+            Arg::Output(i) => self.outputs.get(i).map(of),
+            Arg::Scratch(i) => self.scratch.get(i).map(|bytes| (None, *bytes)),
+            Arg::Step => Some((None, Step::BYTES as u64)),
+        };
+        found.ok_or_else(|| format!("there is no {arg:?}"))
+    }
+}
+
+/// Checks the dispatch against the module: names, access, element types, sizes, counts.
+fn check_dispatch(
+    dispatch: &Dispatch,
+    module: &naga::Module,
+    updates: &[usize],
+    tensors: &Tensors<'_>,
+) -> Outcome {
+    let groups = dispatch.workgroups;
+    if groups.iter().any(|n| *n == 0 || *n > WORKGROUPS) {
+        return Err(format!("{groups:?} workgroups"));
+    }
+    let bindings = reflect(dispatch.kernel.path(), module).map_err(|e| e.to_string())?;
+    let args = match_bindings(dispatch, &bindings, updates).map_err(|e| e.to_string())?;
+    for (binding, arg) in bindings.iter().zip(&args) {
+        let shares = args.iter().filter(|other| *other == arg).count() > 1;
+        if shares && binding.access == Access::ReadWrite {
+            let name = &binding.name;
+            return Err(format!("{name} is writable and {arg:?} is bound twice"));
+        }
+        let (dtype, bytes) = tensors.extent(*arg)?;
+        let mut globals = module.global_variables.iter().map(|(_, v)| v);
+        let variable = globals
+            .find(|v| v.name.as_ref() == Some(&binding.name))
+            .ok_or("reflected bindings are globals")?;
+        let inner = &module.types[variable.ty].inner;
+        if u64::from(inner.size(module.to_ctx())) > bytes.next_multiple_of(16).max(16) {
+            return Err(format!("{} is larger than {arg:?}", binding.name));
+        }
+        let expected = match dtype {
+            Some(DType::F32) => ScalarKind::Float,
+            Some(DType::U32 | DType::U8) => ScalarKind::Uint,
+            None => continue,
+        };
+        let found = element_kind(module, inner);
+        // Floats may be bound as words by a shader that casts them back.
+        let cast = dtype == Some(DType::F32) && found == Some(ScalarKind::Uint);
+        if found != Some(expected) && !(cast && casts_to_float(module)) {
+            let name = &binding.name;
+            return Err(format!(
+                "{name} holds {found:?}, {arg:?} is {expected:?} ({dtype:?})"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The kind of number an array's elements are made of.
+fn element_kind(module: &naga::Module, ty: &TypeInner) -> Option<ScalarKind> {
+    match ty {
+        TypeInner::Array { base, .. } => element_kind(module, &module.types[*base].inner),
+        other => other.scalar_kind(),
+    }
+}
+
+/// Whether the shader reinterprets words as floats.
+fn casts_to_float(module: &naga::Module) -> bool {
+    let entries = module.entry_points.iter().map(|e| &e.function);
+    let mut functions = entries.chain(module.functions.iter().map(|(_, f)| f));
+    functions.any(|f| {
+        f.expressions.iter().any(|(_, e)| {
+            let kind = ScalarKind::Float;
+            matches!(e, naga::Expression::As { kind: k, convert: None, .. } if *k == kind)
+        })
+    })
+}
+
+/// What the launches of one op gave: the shaders used, and complaints.
+#[derive(Default)]
+struct Findings {
+    paths: BTreeSet<&'static str>,
+    sources: usize,
+    problems: Vec<String>,
+}
+
+/// Launches random cases of the op for every profile and checks each kernel; sources
+/// seen before under the same capabilities are validated and translated once.
+fn check_op(entry: &gpucnn::ops::Entry) -> Findings {
+    let mut findings = Findings::default();
+    let mut seen = HashSet::new();
+    for profile in profiles() {
+        for case in 0..CASES {
+            let sample = (entry.sample)(&mut Draw::new(case));
+            if sample.op.alias().is_some() {
+                continue;
+            }
+            let inputs: Vec<_> = sample.inputs.iter().map(|(ty, _)| ty.clone()).collect();
+            let outputs = sample.op.infer(&inputs).expect("samples are legal");
+            let context = LaunchContext {
+                profile: &profile,
+                inputs: &inputs,
+                outputs: &outputs,
+            };
+            let checked = sample
+                .op
+                .launch(context)
+                .map_err(|e| e.to_string())
+                .and_then(|launch| {
+                    let updates = sample.op.updates();
+                    check_launch(&launch, context, updates, &mut seen, &mut findings.paths)
+                });
+            if let Err(problem) = checked {
+                let (name, op) = (entry.name, &sample.op);
+                findings.problems.push(format!(
+                    "{name} case {case}, {profile:?}:\n{op:?} on {inputs:?}\n{problem}"
+                ));
+            }
+        }
+    }
+    findings.sources = seen.len();
+    findings
+}
+
+fn check_launch(
+    launch: &Launch,
+    context: LaunchContext<'_>,
+    updates: &[usize],
+    seen: &mut HashSet<(bool, String)>,
+    paths: &mut BTreeSet<&'static str>,
+) -> Outcome {
+    let subgroups = context.profile.subgroup_size.is_some();
+    let capabilities = match subgroups {
+        true => Capabilities::SUBGROUP | Capabilities::SUBGROUP_BARRIER,
+        false => Capabilities::empty(),
+    };
+    let tensors = Tensors {
+        inputs: context.inputs,
+        outputs: context.outputs,
+        scratch: &launch.scratch,
+    };
+    for dispatch in &launch.dispatches {
+        let path = dispatch.kernel.path();
+        paths.insert(path);
+        let located = |problem: String| format!("{path}: {problem}");
+        let source = dispatch.kernel.wgsl().map_err(|e| e.to_string())?;
+        let fresh = seen.insert((subgroups, source.clone()));
+        let module = if fresh {
+            let (module, info) = validated(path, &source, capabilities)?;
+            check_module(&module).map_err(located)?;
+            for checks in [true, false] {
+                translate(&module, &info, subgroups, checks).map_err(located)?;
+            }
+            module
+        } else {
+            naga::front::wgsl::parse_str(&source)
+                .map_err(|e| e.emit_to_string_with_path(&source, path))?
+        };
+        check_dispatch(dispatch, &module, updates, &tensors).map_err(located)?;
+    }
+    Ok(())
+}
+
+/// Every `.wgsl` file, with its path below `shaders/`.
+fn files() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let mut folders = vec![root.clone()];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).expect("shaders/ is readable");
+        let paths = entries.map(|e| e.expect("shaders/ is readable").path());
+        let (inner, plain): (Vec<PathBuf>, Vec<PathBuf>) = paths.partition(|p| p.is_dir());
+        folders.extend(inner);
+        for path in plain {
+            let text = std::fs::read_to_string(&path).expect("shaders are UTF-8");
+            let below = path.strip_prefix(&root).expect("walked from shaders/");
+            files.push((below.to_string_lossy().replace('\\', "/"), text));
+        }
+    }
+    files
+}
+
+#[test]
+fn every_shader_file_is_valid_wgsl_by_itself() {
+    let all = Capabilities::SUBGROUP | Capabilities::SUBGROUP_BARRIER;
+    let files = files();
+    assert!(!files.is_empty());
+    for (path, text) in &files {
+        assert!(path.ends_with(".wgsl"), "{path}: not a shader");
+        if let Err(problem) = validated(path, text, all) {
+            panic!("{path}: {problem}");
+        }
+    }
+}
+
+#[test]
+fn every_specialised_kernel_is_portable() {
+    let entries = registry();
+    let findings: Vec<_> = entries.par_iter().map(check_op).collect();
+    let problems: Vec<_> = findings.iter().flat_map(|f| &f.problems).collect();
+    let shown: Vec<_> = problems.iter().take(3).map(|p| p.as_str()).collect();
+    assert!(
+        problems.is_empty(),
+        "{} launches at fault, among them\n{}",
+        problems.len(),
+        shown.join("\n\n")
+    );
+    let sources: usize = findings.iter().map(|f| f.sources).sum();
+    println!("{sources} specialised kernels of {} ops", entries.len());
+
+    let used: BTreeSet<_> = findings.iter().flat_map(|f| &f.paths).copied().collect();
+    for (path, text) in files() {
+        let kernel = text.contains("@compute");
+        let launched = used.contains(path.as_str());
+        assert!(launched || !kernel, "{path}: no launch uses it");
+    }
+}
