@@ -15,6 +15,7 @@ pub mod batch;
 pub mod conv2d;
 pub mod fill;
 mod gemm;
+mod lanes;
 pub mod matmul;
 pub mod optimizer;
 pub mod pool2d;
