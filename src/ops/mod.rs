@@ -18,6 +18,7 @@ pub mod conv2d;
 pub mod cross_entropy;
 pub mod fill;
 mod gemm;
+mod lanes;
 pub mod matmul;
 pub mod metrics;
 pub mod optimizer;

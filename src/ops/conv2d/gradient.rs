@@ -50,7 +50,8 @@ impl Op for Conv2dInputGrad {
     }
 
     fn launch(&self, context: LaunchContext<'_>) -> Result<Launch> {
-        Ok(launch::input_grad(&self.geometry(context.inputs)?))
+        let geometry = self.geometry(context.inputs)?;
+        Ok(launch::input_grad(context.profile, &geometry))
     }
 
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {

@@ -1,14 +1,16 @@
-//! How convolutions run on the GPU: implicit GEMM over `shaders/conv2d/operands.wgsl`.
+//! How convolutions run on the GPU: on software adapters by kernels of their own where
+//! one fits, else as implicit GEMM over `shaders/conv2d/operands.wgsl`.
 
-use super::Geometry;
+use super::{Geometry, patch};
 use crate::gpu::kernel::{Arg, Kernel, Launch, ShaderFile};
+use crate::gpu::profile::{Profile, ProfileKind};
 use crate::ops::activation::{FUNCTIONS, Function};
 use crate::ops::gemm::{Extents, Operands};
 use crate::shader;
 
 const OPERANDS: ShaderFile = shader!("conv2d/operands.wgsl");
 
-fn specialise(geometry: &Geometry, kernel: Kernel) -> Kernel {
+pub(super) fn specialise(geometry: &Geometry, kernel: Kernel) -> Kernel {
     let Geometry {
         window,
         image: [h, w],
@@ -49,7 +51,17 @@ fn operands(functions: [&'static str; 3], left: usize, right: usize, bias: usize
 }
 
 /// Inputs `x`, `w` and, where `bias`, `bias`.
-pub(super) fn forward(geometry: &Geometry, bias: bool, activation: Function) -> Launch {
+pub(super) fn forward(
+    profile: &Profile,
+    geometry: &Geometry,
+    bias: bool,
+    activation: Function,
+) -> Launch {
+    if profile.kind == ProfileKind::CpuLike
+        && let Some(launch) = patch::forward(profile, geometry, bias, activation)
+    {
+        return launch;
+    }
     let extents = Extents {
         m: geometry.o,
         n: geometry.images * geometry.output.iter().product::<usize>(),
@@ -70,7 +82,12 @@ pub(super) fn forward(geometry: &Geometry, bias: bool, activation: Function) -> 
 }
 
 /// Inputs `dy`, `w`.
-pub(super) fn input_grad(geometry: &Geometry) -> Launch {
+pub(super) fn input_grad(profile: &Profile, geometry: &Geometry) -> Launch {
+    if profile.kind == ProfileKind::CpuLike
+        && let Some(launch) = patch::input_grad(profile, geometry)
+    {
+        return launch;
+    }
     let extents = Extents {
         m: geometry.c,
         n: geometry.images * geometry.image.iter().product::<usize>(),

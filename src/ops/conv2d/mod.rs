@@ -2,6 +2,7 @@
 
 mod gradient;
 mod launch;
+mod patch;
 
 pub use gradient::{Conv2dInputGrad, Conv2dWeightGrad};
 
@@ -247,7 +248,12 @@ impl Op for Conv2d {
 
     fn launch(&self, context: LaunchContext<'_>) -> Result<Launch> {
         let geometry = self.geometry(context.inputs)?;
-        Ok(launch::forward(&geometry, self.bias, self.activation))
+        Ok(launch::forward(
+            context.profile,
+            &geometry,
+            self.bias,
+            self.activation,
+        ))
     }
 
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
@@ -279,6 +285,7 @@ pub(super) fn draw_geometry(draw: &mut Draw) -> Geometry {
     let groups = draw.pick(&[1, 1, 1, 2, 3]);
     let [c, o] = match draw.int(0, 3) {
         0 => [1, 1],
+        1 => [draw.int(1, 20), draw.int(20, 40)],
         _ => [draw.int(1, 6), draw.int(1, 20)],
     };
     let x = TensorType::f32([draw.int(1, 5), groups * c, image[0], image[1]]);

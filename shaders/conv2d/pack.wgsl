@@ -1,0 +1,47 @@
+// Filters laid out for conv2d/patch.wgsl: the weights that meet one tap of one input
+// channel lie side by side, so that each lane reads four output channels as a vec4.
+//
+//   forward       packed[g][c][t][o] = w[g * O + o][c][t]
+//   input_grad    packed[g][o][t][c] = w[g * O + o][c][TAPS - 1 - t]     (FLIP)
+//
+//   w        [GROUPS * O, C, TAPS] f32
+//   packed   [GROUPS, SUMMED, TAPS, KEPT] f32, KEPT rounded up to a multiple of 4 and
+//            filled up with zeros; SUMMED and KEPT are C and O, with FLIP O and C
+//
+// One invocation an element of `packed`. Floor: 8 bytes an element.
+
+const GROUPS_X: u32 = 65535u;    // workgroups a row of the dispatch
+const WORKGROUP: u32 = 64u;      // invocations a workgroup
+const GROUPS: u32 = 1u;
+const O: u32 = 1u;               // filters of a group
+const C: u32 = 1u;               // channels of a filter
+const TAPS: u32 = 1u;            // weights of a filter's channel
+const FLIP: bool = false;        // for input_grad
+
+const SUMMED: u32 = select(C, O, FLIP);
+const KEPT: u32 = select(O, C, FLIP);
+const ROW: u32 = (KEPT + 3u) / 4u * 4u;
+
+@group(0) @binding(0) var<storage, read> w: array<f32>;
+@group(0) @binding(1) var<storage, read_write> packed: array<f32>;
+
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = (group.x + group.y * GROUPS_X) * WORKGROUP + lane;
+    if i >= GROUPS * SUMMED * TAPS * ROW {
+        return;
+    }
+    let kept = i % ROW;
+    let tap = i / ROW % TAPS;
+    let summed = i / (ROW * TAPS) % SUMMED;
+    let g = i / (ROW * TAPS * SUMMED);
+    if kept >= KEPT {
+        packed[i] = 0.0;
+        return;
+    }
+    if FLIP {
+        packed[i] = w[((g * O + summed) * C + kept) * TAPS + TAPS - 1u - tap];
+    } else {
+        packed[i] = w[((g * O + kept) * C + summed) * TAPS + tap];
+    }
+}

@@ -1,0 +1,153 @@
+// 2-D convolution where subgroup lanes are SIMD lanes and every load is a gather:
+//
+//   y[i, o, oy, ox] = activate(bias[o] + sum over (c, ky, kx) of packed[c, ky, kx, o] * x[i, c, iy, ix], ALPHA)
+//
+// with iy = oy * STRIDE_Y + ky * DILATION_Y - PAD_TOP and likewise ix; taps outside the
+// image are zero. The input gradient of a convolution with stride 1 is the same sum over
+// its output's gradient, with filters packed flipped and the padding's complement.
+//
+//   x        [IMAGES, GROUPS * C, H, W] f32
+//   packed   [GROUPS, C, KH, KW, ROW] f32 read as vec4, from conv2d/pack.wgsl
+//   bias     [GROUPS * O], read where HAS_BIAS; otherwise anything
+//   y        [IMAGES, GROUPS * O, OH, OW] f32
+//
+// Tile picture: a workgroup is one subgroup. Its lanes share a patch of PATCH_H x
+// PATCH_W outputs of one image; each lane computes four output channels of it.
+//
+//      x, one channel                       y, channels o .. o + 3 of lane l
+//    +------------------+                  +---------------+
+//    | AREA_H x AREA_W  |  each lane loads |    PATCH_H    |  sums[py][px]: vec4
+//    | one patch's      |  every LANES-th, |  x PATCH_W    |
+//    | receptive field  |  all lanes get   +---------------+
+//    +------------------+  all by spread    o = group.z % BLOCKS * 4 LANES + 4 l
+//
+// The loop over channels is rolled; taps, patch and CHANNELS a step are unrolled. The
+// register arrays are nested, each as long as the loop that indexes it: drivers unroll
+// such loops completely, and only then do the arrays stay in registers.
+//
+// group.x and group.y count (image, patch), group.z (group, block of output channels).
+// Floor a step: 4 PATCH TAPS CHANNELS FMA; CHANNELS (TAPS vec4 loads + AREA / LANES loads).
+
+const GROUPS_X: u32 = 65535u;    // workgroups a row of the dispatch
+const LANES: u32 = 1u;           // of a subgroup: what `spread` gathers
+const IMAGES: u32 = 1u;
+const GROUPS: u32 = 1u;
+const C: u32 = 1u;               // input channels of a group
+const H: u32 = 1u;
+const W: u32 = 1u;
+const O: u32 = 1u;               // output channels of a group
+const OH: u32 = 1u;
+const OW: u32 = 1u;
+const KH: u32 = 1u;
+const KW: u32 = 1u;
+const STRIDE_Y: u32 = 1u;
+const STRIDE_X: u32 = 1u;
+const DILATION_Y: u32 = 1u;
+const DILATION_X: u32 = 1u;
+const PAD_TOP: u32 = 0u;         // modulo 2^32, as it can be negative for input_grad
+const PAD_LEFT: u32 = 0u;
+const PATCH_H: u32 = 1u;         // outputs of a workgroup
+const PATCH_W: u32 = 1u;
+const CHANNELS: u32 = 1u;        // input channels a step; divides C
+const HAS_BIAS: bool = false;
+const ALPHA: f32 = 0.0;          // the activation's parameter
+
+const PATCHES_X: u32 = (OW + PATCH_W - 1u) / PATCH_W;
+const PATCHES: u32 = (OH + PATCH_H - 1u) / PATCH_H * PATCHES_X;
+const AREA_H: u32 = (PATCH_H - 1u) * STRIDE_Y + (KH - 1u) * DILATION_Y + 1u;
+const AREA_W: u32 = (PATCH_W - 1u) * STRIDE_X + (KW - 1u) * DILATION_X + 1u;
+const LOADS: u32 = (AREA_H * AREA_W + LANES - 1u) / LANES;
+const ROW: u32 = (O + 3u) / 4u;                        // vec4 of a tap's weights
+const BLOCKS: u32 = (ROW + LANES - 1u) / LANES;
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> packed: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> bias: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+
+fn activate(v: f32, alpha: f32) -> f32 { return v; }
+fn spread(v: f32) -> array<f32, LANES> { return array<f32, LANES>(v); }
+
+fn bias_at(g: u32, o: u32) -> f32 {
+    if HAS_BIAS {
+        return bias[g * O + min(o, O - 1u)];
+    }
+    return 0.0;
+}
+
+fn put(o: u32, at: u32, value: f32) {
+    if o < O {
+        y[at] = activate(value, ALPHA);
+    }
+}
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let place = group.x + group.y * GROUPS_X;
+    if place >= IMAGES * PATCHES {
+        return;
+    }
+    let image = place / PATCHES;
+    let oy = place % PATCHES / PATCHES_X * PATCH_H;
+    let ox = place % PATCHES_X * PATCH_W;
+    let g = group.z / BLOCKS;
+    let quad = group.z % BLOCKS * LANES + lane;
+    let weights = g * (C * KH * KW * ROW) + min(quad, ROW - 1u);
+
+    // Where this lane's share of the receptive field lies in the channel's plane.
+    var inside: array<bool, LOADS>;
+    var pixel: array<u32, LOADS>;
+    for (var i = 0u; i < LOADS; i++) {
+        let q = i * LANES + lane;
+        let iy = oy * STRIDE_Y + q / AREA_W - PAD_TOP;
+        let ix = ox * STRIDE_X + q % AREA_W - PAD_LEFT;
+        // Negative coordinates wrap around to large ones.
+        let ok = iy < H && ix < W;
+        inside[i] = ok;
+        pixel[i] = (image * GROUPS + g) * (C * H * W) + select(0u, iy * W + ix, ok);
+    }
+
+    var sums: array<array<vec4<f32>, PATCH_W>, PATCH_H>;
+    for (var c0 = 0u; c0 < C; c0 += CHANNELS) {
+        var area: array<array<array<f32, LANES>, LOADS>, CHANNELS>;
+        for (var step = 0u; step < CHANNELS; step++) {
+            let c = c0 + step;
+            for (var i = 0u; i < LOADS; i++) {
+                area[step][i] = spread(select(0.0, x[pixel[i] + c * (H * W)], inside[i]));
+            }
+            var taps: array<array<vec4<f32>, KW>, KH>;
+            for (var ky = 0u; ky < KH; ky++) {
+                for (var kx = 0u; kx < KW; kx++) {
+                    taps[ky][kx] = packed[weights + (c * (KH * KW) + ky * KW + kx) * ROW];
+                }
+            }
+            for (var py = 0u; py < PATCH_H; py++) {
+                for (var px = 0u; px < PATCH_W; px++) {
+                    var sum = sums[py][px];
+                    for (var ky = 0u; ky < KH; ky++) {
+                        for (var kx = 0u; kx < KW; kx++) {
+                            let q = (py * STRIDE_Y + ky * DILATION_Y) * AREA_W + px * STRIDE_X + kx * DILATION_X;
+                            sum = fma(vec4<f32>(area[step][q / LANES][q % LANES]), taps[ky][kx], sum);
+                        }
+                    }
+                    sums[py][px] = sum;
+                }
+            }
+        }
+    }
+
+    let o = quad * 4u;
+    let b = vec4<f32>(bias_at(g, o), bias_at(g, o + 1u), bias_at(g, o + 2u), bias_at(g, o + 3u));
+    for (var py = 0u; py < PATCH_H; py++) {
+        for (var px = 0u; px < PATCH_W; px++) {
+            if oy + py < OH && ox + px < OW {
+                let sum = sums[py][px] + b;
+                let at = ((image * GROUPS + g) * O + o) * (OH * OW) + (oy + py) * OW + ox + px;
+                put(o, at, sum.x);
+                put(o + 1u, at + OH * OW, sum.y);
+                put(o + 2u, at + 2u * OH * OW, sum.z);
+                put(o + 3u, at + 3u * OH * OW, sum.w);
+            }
+        }
+    }
+}

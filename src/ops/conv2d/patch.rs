@@ -1,0 +1,178 @@
+//! Convolution and its input gradient on software adapters: `shaders/conv2d/patch.wgsl`.
+
+use super::Geometry;
+use super::launch::specialise;
+use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
+use crate::gpu::profile::Profile;
+use crate::ops::activation::{FUNCTIONS, Function};
+use crate::ops::{Window, lanes};
+use crate::shader;
+
+const PACK: ShaderFile = shader!("conv2d/pack.wgsl");
+const PATCH: ShaderFile = shader!("conv2d/patch.wgsl");
+const PACK_WORKGROUP: usize = 64;
+
+/// Most multiply-adds in the kernel's unrolled loop body. Above it the body falls out of
+/// a 32 KiB instruction cache, and compiling it takes more than half a second.
+const MOST_UNROLLED: usize = 1300;
+
+/// Multiply-adds that use one accumulator in a step, at least: carrying an accumulator
+/// round the loop costs as much as two of them.
+const LEAST_TERMS: usize = 8;
+
+/// What a step costs, in multiply-adds of a subgroup. Measured on lavapipe.
+const LOAD_COST: usize = 60;
+const LOAD_VEC4_COST: usize = 80;
+const CARRY_COST: usize = 3;
+
+/// How one convolution is cut into patches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tiling {
+    patch: [usize; 2],
+    channels: usize,
+}
+
+impl Tiling {
+    /// The cheapest tiling, or `None` where even a single output unrolls too far.
+    fn best(geometry: &Geometry, lanes: usize) -> Option<Self> {
+        let taps: usize = geometry.window.kernel.iter().product();
+        let channels = (1..=LEAST_TERMS.div_ceil(taps).min(geometry.c))
+            .rev()
+            .find(|n| geometry.c.is_multiple_of(*n))?;
+        let most = MOST_UNROLLED / (4 * taps * channels);
+        let [oh, ow] = geometry.output;
+        let heights = 1..=oh.min(most);
+        heights
+            .flat_map(|h| (1..=ow.min(most / h)).map(move |w| [h, w]))
+            .map(|patch| Self { patch, channels })
+            .min_by_key(|tiling| tiling.cost(geometry, lanes))
+    }
+
+    fn cost(&self, geometry: &Geometry, lanes: usize) -> usize {
+        let window = &geometry.window;
+        let taps: usize = window.kernel.iter().product();
+        let area = [0, 1].map(|axis| {
+            (self.patch[axis] - 1) * window.stride[axis] + window.span()[axis]
+        });
+        let outputs = self.patch[0] * self.patch[1];
+        let loads = (area[0] * area[1]).div_ceil(lanes) * LOAD_COST + taps * LOAD_VEC4_COST;
+        let step = self.channels * (loads + 4 * taps * outputs) + 4 * outputs * CARRY_COST;
+        self.patches(geometry) * step
+    }
+
+    fn patches(&self, geometry: &Geometry) -> usize {
+        let count = |axis: usize| geometry.output[axis].div_ceil(self.patch[axis]);
+        count(0) * count(1)
+    }
+}
+
+/// What the kernels are told beyond the geometry.
+struct Plan {
+    geometry: Geometry,
+    /// The padding above and to the left, which can be negative.
+    pads: [i64; 2],
+    /// The filters are another convolution's, turned round.
+    flip: bool,
+    bias: bool,
+    activation: Function,
+}
+
+/// Inputs `x`, `w` and, where `bias`, `bias`.
+pub(super) fn forward(
+    profile: &Profile,
+    geometry: &Geometry,
+    bias: bool,
+    activation: Function,
+) -> Option<Launch> {
+    let pads = geometry.window.pads;
+    launch(
+        profile,
+        &Plan {
+            geometry: *geometry,
+            pads: [pads.top as i64, pads.left as i64],
+            flip: false,
+            bias,
+            activation,
+        },
+    )
+}
+
+/// Inputs `dy`, `w`: with stride 1, a convolution of `dy` with the filters turned round,
+/// from output to input channels, padded by what a window reaches beyond its own padding.
+pub(super) fn input_grad(profile: &Profile, geometry: &Geometry) -> Option<Launch> {
+    if geometry.window.stride != [1, 1] {
+        return None;
+    }
+    let window = geometry.window;
+    let complement = |axis: usize, near: usize| window.span()[axis] as i64 - 1 - near as i64;
+    launch(
+        profile,
+        &Plan {
+            geometry: Geometry {
+                window: Window {
+                    pads: Default::default(),
+                    ..window
+                },
+                c: geometry.o,
+                o: geometry.c,
+                image: geometry.output,
+                output: geometry.image,
+                ..*geometry
+            },
+            pads: [complement(0, window.pads.top), complement(1, window.pads.left)],
+            flip: true,
+            bias: false,
+            activation: Function::Identity,
+        },
+    )
+}
+
+fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
+    let geometry = &plan.geometry;
+    let lanes = lanes::lanes(profile);
+    let tiling = Tiling::best(geometry, lanes)?;
+    let taps: usize = geometry.window.kernel.iter().product();
+    let quads = geometry.o.div_ceil(4);
+    let packed = geometry.groups * geometry.c * taps * quads * 4;
+
+    let [filters, channels] = if plan.flip {
+        [geometry.c, geometry.o]
+    } else {
+        [geometry.o, geometry.c]
+    };
+    let pack = Kernel::new(PACK)
+        .set("WORKGROUP", PACK_WORKGROUP)
+        .set("GROUPS", geometry.groups)
+        .set("O", filters)
+        .set("C", channels)
+        .set("TAPS", taps)
+        .set("FLIP", plan.flip);
+    let pack_bindings = vec![("w", Arg::Input(1)), ("packed", Arg::Scratch(0))];
+
+    let kernel = Kernel::new(PATCH).hook("activate", FUNCTIONS, plan.activation.shader_name());
+    let kernel = specialise(geometry, lanes::specialise(kernel, profile))
+        .set("PAD_TOP", plan.pads[0] as u32)
+        .set("PAD_LEFT", plan.pads[1] as u32)
+        .set("PATCH_H", tiling.patch[0])
+        .set("PATCH_W", tiling.patch[1])
+        .set("CHANNELS", tiling.channels)
+        .set("HAS_BIAS", plan.bias)
+        .set("ALPHA", plan.activation.alpha());
+    let bindings = vec![
+        ("x", Arg::Input(0)),
+        ("packed", Arg::Scratch(0)),
+        // Without a bias the binding is never read; any input will do.
+        ("bias", Arg::Input(if plan.bias { 2 } else { 1 })),
+        ("y", Arg::Output(0)),
+    ];
+    let places = geometry.images * tiling.patches(geometry);
+    let mut patch = Dispatch::linear(kernel, bindings, places);
+    patch.workgroups[2] = u32::try_from(geometry.groups * quads.div_ceil(lanes)).ok()?;
+    Some(Launch {
+        scratch: vec![(packed * 4) as u64],
+        dispatches: vec![
+            Dispatch::linear(pack, pack_bindings, packed.div_ceil(PACK_WORKGROUP)),
+            patch,
+        ],
+    })
+}
