@@ -51,9 +51,8 @@ impl Tiling {
     fn cost(&self, geometry: &Geometry, lanes: usize) -> usize {
         let window = &geometry.window;
         let taps: usize = window.kernel.iter().product();
-        let area = [0, 1].map(|axis| {
-            (self.patch[axis] - 1) * window.stride[axis] + window.span()[axis]
-        });
+        let area =
+            [0, 1].map(|axis| (self.patch[axis] - 1) * window.stride[axis] + window.span()[axis]);
         let outputs = self.patch[0] * self.patch[1];
         let loads = (area[0] * area[1]).div_ceil(lanes) * LOAD_COST + taps * LOAD_VEC4_COST;
         let step = self.channels * (loads + 4 * taps * outputs) + 4 * outputs * CARRY_COST;
@@ -119,7 +118,10 @@ pub(super) fn input_grad(profile: &Profile, geometry: &Geometry) -> Option<Launc
                 output: geometry.image,
                 ..*geometry
             },
-            pads: [complement(0, window.pads.top), complement(1, window.pads.left)],
+            pads: [
+                complement(0, window.pads.top),
+                complement(1, window.pads.left),
+            ],
             flip: true,
             bias: false,
             activation: Function::Identity,
