@@ -72,6 +72,7 @@ impl ModelBuilder {
 
     /// Adds a layer that reads the one before it.
     #[must_use]
+    #[expect(clippy::should_implement_trait, reason = "Keras's name for it")]
     pub fn add(mut self, layer: impl Into<Layer>) -> Self {
         let last = self.last();
         self.layer(layer, &[last]);
