@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 /// 2-D convolution: [N, C, H, W] to [N, filters, oH, oW].
 ///
-/// Parameters: `weight` [filters, C / groups, kH, kW], Glorot uniform; `bias` [filters], zeros.
+/// Parameters: `weight` `[filters, C / groups, kH, kW]`, Glorot uniform; `bias` `[filters]`, zeros.
 ///
 /// ```
 /// use gpucnn::model::{Conv2d, Pad};
@@ -148,7 +148,7 @@ impl Lower for Conv2d {
 /// Depthwise convolution: each channel has a kernel of its own; [N, C, H, W] to
 /// [N, C, oH, oW].
 ///
-/// Parameters: `weight` [C, 1, kH, kW], Glorot uniform; `bias` [C], zeros.
+/// Parameters: `weight` `[C, 1, kH, kW]`, Glorot uniform; `bias` `[C]`, zeros.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DepthwiseConv2d {
@@ -233,7 +233,7 @@ impl Lower for DepthwiseConv2d {
 
 /// Dense (fully connected) layer: [N, in] to [N, units].
 ///
-/// Parameters: `weight` [units, in], Glorot uniform; `bias` [units], zeros.
+/// Parameters: `weight` `[units, in]`, Glorot uniform; `bias` `[units]`, zeros.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dense {

@@ -36,8 +36,8 @@ impl Lower for Activation {
 
 /// Batch normalisation over each channel (Ioffe and Szegedy 2015): [N, C, H, W] to itself.
 ///
-/// Parameters: `weight` [C], ones; `bias` [C], zeros. Statistics: `running_mean` [C],
-/// zeros; `running_var` [C], ones, of the biased variance as in Keras.
+/// Parameters: `weight` `[C]`, ones; `bias` `[C]`, zeros. Statistics: `running_mean` `[C]`,
+/// zeros; `running_var` `[C]`, ones, of the biased variance as in Keras.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchNorm2d {
