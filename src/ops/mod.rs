@@ -14,6 +14,7 @@ pub mod array;
 pub mod batch;
 pub mod batch_norm;
 pub mod bias;
+pub mod binary;
 pub mod conv2d;
 pub mod cross_entropy;
 pub mod fill;
@@ -242,6 +243,7 @@ pub fn registry() -> Vec<Entry> {
         activation::ENTRIES,
         batch::ENTRIES,
         bias::ENTRIES,
+        binary::ENTRIES,
         batch_norm::ENTRIES,
         conv2d::ENTRIES,
         cross_entropy::ENTRIES,
