@@ -17,6 +17,7 @@ pub mod bias;
 pub mod binary;
 pub mod conv2d;
 pub mod cross_entropy;
+pub mod elementwise_loss;
 pub mod fill;
 mod gemm;
 mod lanes;
@@ -28,6 +29,7 @@ pub mod reduction;
 pub mod reshape;
 pub mod sample;
 pub mod scale;
+pub mod softmax;
 pub mod window;
 
 pub use array::Array;
@@ -247,6 +249,7 @@ pub fn registry() -> Vec<Entry> {
         batch_norm::ENTRIES,
         conv2d::ENTRIES,
         cross_entropy::ENTRIES,
+        elementwise_loss::ENTRIES,
         fill::ENTRIES,
         matmul::ENTRIES,
         metrics::ENTRIES,
@@ -254,6 +257,7 @@ pub fn registry() -> Vec<Entry> {
         pool2d::ENTRIES,
         reshape::ENTRIES,
         scale::ENTRIES,
+        softmax::ENTRIES,
     ]
     .concat()
 }
