@@ -307,6 +307,33 @@ pub struct Launch {
     pub dispatches: Vec<Dispatch>,
 }
 
+impl Launch {
+    /// Reserves another scratch buffer.
+    pub fn reserve(&mut self, bytes: u64) -> Arg {
+        self.scratch.push(bytes);
+        Arg::Scratch(self.scratch.len() - 1)
+    }
+
+    /// This launch with `next` after it, whose inputs and outputs are put where `place`
+    /// says and whose scratch is kept apart.
+    #[must_use]
+    pub fn then(mut self, mut next: Self, place: impl Fn(Arg) -> Arg) -> Self {
+        let taken = self.scratch.len();
+        for dispatch in &mut next.dispatches {
+            for (_, arg) in &mut dispatch.bindings {
+                *arg = match *arg {
+                    Arg::Scratch(i) => Arg::Scratch(taken + i),
+                    Arg::Step => Arg::Step,
+                    other => place(other),
+                };
+            }
+        }
+        self.scratch.append(&mut next.scratch);
+        self.dispatches.append(&mut next.dispatches);
+        self
+    }
+}
+
 impl From<Dispatch> for Launch {
     fn from(dispatch: Dispatch) -> Self {
         Self {

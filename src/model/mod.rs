@@ -252,7 +252,9 @@ impl Model {
         mode: Mode,
     ) -> Result<Value> {
         let mut lowering = Lowering::new(graph, mode, layer::Parameters::Given(parameters));
-        self.lower_into(&mut lowering, images)
+        let logits = self.lower_into(&mut lowering, images)?;
+        graph.shrink_first()?;
+        Ok(logits)
     }
 
     /// Lowers into a graph of its own to find parameters and shapes; `batch` images.

@@ -205,6 +205,13 @@ pub trait Op: Any + Debug + Send + Sync {
         outputs.iter().map(|t| t.shape.len() as u64).sum()
     }
 
+    /// Whether `next` after this elementwise op gives the same as this op after `next`.
+    /// Where `next` makes its input smaller, the graph turns them round.
+    fn commutes_with(&self, next: &dyn Op) -> bool {
+        let _ = next;
+        false
+    }
+
     /// This op with `next` (which alone reads this op's output 0, as its input 0)
     /// done in its epilogue, if it can. The fused node's inputs are this node's,
     /// then `next`'s from its second; its outputs are `next`'s, then this node's
