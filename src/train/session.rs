@@ -473,7 +473,7 @@ fn create_states(
     backend.create(GRADIENTS, &parameters.ty())?;
     for (name, initial) in optimizer.rule.states() {
         let name = format!("optimizer.{name}");
-        let values = vec![f64::from(*initial); parameters.len()];
+        let values = vec![*initial; parameters.len()];
         backend.create(&name, &parameters.ty())?;
         backend.write(&name, &Array::float(parameters.ty(), values))?;
     }
