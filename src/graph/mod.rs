@@ -18,6 +18,7 @@ mod passes;
 mod reference;
 
 pub use arena::{Arena, Part};
+pub(crate) use backend::advise_batch;
 pub use backend::{Backend, Program, Ticket};
 pub use gpu::GpuBackend;
 pub use memory::{MemoryPlan, Slot};
