@@ -11,7 +11,7 @@ use gpucnn::gpu::profile::ProfileKind;
 use gpucnn::graph::{Backend, CpuBackend, GpuBackend, Graph};
 use gpucnn::ops::activation::{Activation, Function};
 use gpucnn::ops::batch_norm::{BatchNorm2d, BatchNormInference, UpdateRunningStats};
-use gpucnn::ops::bias::BiasAdd;
+use gpucnn::ops::binary::{Binary, BinaryOp};
 use gpucnn::ops::conv2d::Conv2d;
 use gpucnn::ops::cross_entropy::{Labels, SoftmaxCrossEntropy};
 use gpucnn::ops::fill::Fill;
@@ -21,6 +21,7 @@ use gpucnn::ops::pool2d::{AvgPool2d, GlobalAvgPool, MaxPool2d};
 use gpucnn::ops::reduction::Reduction;
 use gpucnn::ops::reshape::Reshape;
 use gpucnn::ops::scale::Scale;
+use gpucnn::ops::softmax::Softmax;
 use gpucnn::ops::{Array, Builder, Op, Pads, Step, Value, Window};
 use gpucnn::tensor::{DType, Shape};
 use onnx::{Case, Data};
@@ -33,6 +34,9 @@ type Write = fn(&Case, &mut Writer) -> Vec<Output>;
 const OPERATORS: &[(&str, Write)] = &[
     ("Adagrad", adagrad),
     ("Adam", adam),
+    ("Add", |_, w| {
+        w.one(Binary(BinaryOp::Add), &[w.inputs[0], w.inputs[1]])
+    }),
     ("AveragePool", average_pool),
     ("BatchNormalization", batch_normalization),
     ("Conv", conv),
@@ -50,6 +54,7 @@ const OPERATORS: &[(&str, Write)] = &[
         let slope = case.float("alpha", 0.01);
         w.activation(Function::LeakyRelu { slope })
     }),
+    ("LogSoftmax", |case, w| softmax(case, w, true)),
     ("MatMul", |_, w| {
         w.one(MatMul::new(false, false), &[w.inputs[0], w.inputs[1]])
     }),
@@ -57,6 +62,7 @@ const OPERATORS: &[(&str, Write)] = &[
     ("Momentum", momentum),
     ("Relu", |_, w| w.activation(Function::Relu)),
     ("Sigmoid", |_, w| w.activation(Function::Sigmoid)),
+    ("Softmax", |case, w| softmax(case, w, false)),
     ("SoftmaxCrossEntropyLoss", softmax_cross_entropy),
     ("Tanh", |_, w| w.activation(Function::Tanh)),
 ];
@@ -67,16 +73,12 @@ const NOT_BUILT: &[(&str, &str)] = &[
         "test_adam_multiple",
         "the expected output is not that of its own model, by ONNX's reference either",
     ),
-    ("test_add*", "elementwise sums are not built"),
+    ("test_add_int*", "sums are of f32"),
+    ("test_add_uint*", "sums are of f32"),
     (
         "test_dropout_default_mask*",
         "dropout stores no mask that could be given out",
     ),
-    (
-        "test_gemm_default_matrix_bias",
-        "a dense layer's bias is one number a column",
-    ),
-    ("test_logsoftmax_*", "log softmax is not built"),
     (
         "test_matmul_3d",
         "products of batches of matrices are not built",
@@ -90,8 +92,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
         "test_maxpool_with_argmax_2d_precomputed_strides",
         "asks for column-major indices",
     ),
-    ("test_sce_*_log_prob", "log softmax is not built"),
-    ("test_softmax_*", "softmax is not built"),
     (
         "test_training_dropout*",
         "the mask is drawn by NumPy's generator",
@@ -292,12 +292,7 @@ fn dropout(_: &Case, w: &mut Writer) -> Vec<Output> {
 
 fn flatten(case: &Case, w: &mut Writer) -> Vec<Output> {
     let dims = &case.inputs[0].dims;
-    let axis = case.int("axis", 1);
-    let axis = if axis < 0 {
-        axis + dims.len() as i64
-    } else {
-        axis
-    } as usize;
+    let axis = axis(case, 1);
     let product = |d: &[usize]| d.iter().product();
     let y = w.reshape(
         w.inputs[0],
@@ -315,16 +310,19 @@ fn gemm(case: &Case, w: &mut Writer) -> Vec<Output> {
         return vec![Output::Result(y)];
     };
     let c = w.times(c, case.float("beta", 1.0));
-    let (shape, length) = (w.shape(y), w.shape(c).len());
-    if length == shape[1] && length != 1 {
-        let bias = w.reshape(c, [length]);
-        return w.one(BiasAdd, &[y, bias]);
-    }
-    // One number for all: the product seen as one channel.
-    let bias = w.reshape(c, [1]);
-    let flat = w.reshape(y, [1, 1, shape.len()]);
-    let sum = w.op(BiasAdd, &[flat, bias]);
-    vec![Output::Result(w.reshape(sum, shape))]
+    w.one(Binary(BinaryOp::Add), &[y, c])
+}
+
+/// The axis an attribute names, where negative ones count from the end.
+fn axis(case: &Case, default: i64) -> usize {
+    let axis = case.int("axis", default);
+    let rank = case.inputs[0].dims.len() as i64;
+    usize::try_from(if axis < 0 { axis + rank } else { axis }).unwrap()
+}
+
+fn softmax(case: &Case, w: &mut Writer, log: bool) -> Vec<Output> {
+    let axis = axis(case, -1);
+    w.one(Softmax { axis, log }, &[w.inputs[0]])
 }
 
 fn softmax_cross_entropy(case: &Case, w: &mut Writer) -> Vec<Output> {
@@ -338,7 +336,12 @@ fn softmax_cross_entropy(case: &Case, w: &mut Writer) -> Vec<Output> {
             _ => Reduction::Mean,
         },
     };
-    w.one(op, &w.inputs.clone())
+    let mut outputs = w.one(op, &w.inputs.clone());
+    if case.outputs.len() == 2 {
+        let log_softmax = Softmax { axis: 1, log: true };
+        outputs.extend(w.one(log_softmax, &[w.inputs[0]]));
+    }
+    outputs
 }
 
 /// Updates each of a case's tensors; its inputs are the learning rate, the number of steps

@@ -19,7 +19,7 @@ mod reference;
 
 pub use arena::{Arena, Part};
 pub(crate) use backend::advise_batch;
-pub use backend::{Backend, Program, Ticket};
+pub use backend::{Backend, Profile, Program, Ticket, Timing};
 pub use gpu::GpuBackend;
 pub use memory::{MemoryPlan, Slot};
 pub use reference::CpuBackend;

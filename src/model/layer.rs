@@ -218,4 +218,6 @@ layers! {
     BatchNorm2d = "batch_norm2d", "bn";
     Flatten = "flatten", "flatten";
     Reshape = "reshape", "reshape";
+    Add = "add", "add";
+    Mul = "mul", "mul";
 }

@@ -2,11 +2,13 @@
 //! attributes of the model file.
 
 mod convolution;
+mod merge;
 mod normalization;
 mod pooling;
 mod shape;
 
 pub use convolution::{Conv2d, Dense, DepthwiseConv2d};
+pub use merge::{Add, Mul};
 pub use normalization::{Activation, BatchNorm2d};
 pub use pooling::{AvgPool2d, GlobalAvgPool, MaxPool2d};
 pub use shape::{Flatten, Reshape};

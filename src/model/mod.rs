@@ -30,8 +30,8 @@ pub use builder::{ModelBuilder, Node};
 pub use initial::Init;
 pub use layer::{Layer, Lowering, Mode};
 pub use layers::{
-    Activation, AvgPool2d, BatchNorm2d, Conv2d, Dense, DepthwiseConv2d, Flatten, GlobalAvgPool,
-    MaxPool2d, Reshape,
+    Activation, Add, AvgPool2d, BatchNorm2d, Conv2d, Dense, DepthwiseConv2d, Flatten,
+    GlobalAvgPool, MaxPool2d, Mul, Reshape,
 };
 pub use summary::{LayerSummary, Summary};
 pub use values::{Pad, Pair};

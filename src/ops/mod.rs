@@ -14,8 +14,10 @@ pub mod array;
 pub mod batch;
 pub mod batch_norm;
 pub mod bias;
+pub mod binary;
 pub mod conv2d;
 pub mod cross_entropy;
+pub mod elementwise_loss;
 pub mod fill;
 mod gemm;
 mod lanes;
@@ -27,6 +29,7 @@ pub mod reduction;
 pub mod reshape;
 pub mod sample;
 pub mod scale;
+pub mod softmax;
 pub mod window;
 
 pub use array::Array;
@@ -242,9 +245,11 @@ pub fn registry() -> Vec<Entry> {
         activation::ENTRIES,
         batch::ENTRIES,
         bias::ENTRIES,
+        binary::ENTRIES,
         batch_norm::ENTRIES,
         conv2d::ENTRIES,
         cross_entropy::ENTRIES,
+        elementwise_loss::ENTRIES,
         fill::ENTRIES,
         matmul::ENTRIES,
         metrics::ENTRIES,
@@ -252,6 +257,7 @@ pub fn registry() -> Vec<Entry> {
         pool2d::ENTRIES,
         reshape::ENTRIES,
         scale::ENTRIES,
+        softmax::ENTRIES,
     ]
     .concat()
 }
