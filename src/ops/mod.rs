@@ -16,6 +16,7 @@ pub mod batch_norm;
 pub mod bias;
 pub mod conv2d;
 pub mod cross_entropy;
+pub mod dropout;
 pub mod fill;
 mod gemm;
 mod lanes;
@@ -23,6 +24,7 @@ pub mod matmul;
 pub mod metrics;
 pub mod optimizer;
 pub mod pool2d;
+pub mod random;
 pub mod reduction;
 pub mod reshape;
 pub mod sample;
@@ -245,6 +247,7 @@ pub fn registry() -> Vec<Entry> {
         batch_norm::ENTRIES,
         conv2d::ENTRIES,
         cross_entropy::ENTRIES,
+        dropout::ENTRIES,
         fill::ENTRIES,
         matmul::ENTRIES,
         metrics::ENTRIES,
