@@ -216,6 +216,7 @@ layers! {
     Dense = "dense", "fc";
     Activation = "activation", "act";
     BatchNorm2d = "batch_norm2d", "bn";
+    Dropout = "dropout", "dropout";
     Flatten = "flatten", "flatten";
     Reshape = "reshape", "reshape";
 }

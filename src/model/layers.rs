@@ -7,7 +7,7 @@ mod pooling;
 mod shape;
 
 pub use convolution::{Conv2d, Dense, DepthwiseConv2d};
-pub use normalization::{Activation, BatchNorm2d};
+pub use normalization::{Activation, BatchNorm2d, Dropout};
 pub use pooling::{AvgPool2d, GlobalAvgPool, MaxPool2d};
 pub use shape::{Flatten, Reshape};
 

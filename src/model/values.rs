@@ -1,6 +1,7 @@
 //! Attribute values as model files and the builder write them.
 
-use crate::error::{Error, Result};
+use super::layer::Lowering;
+use crate::error::Result;
 use crate::ops::{Pads, Window, activation::Function};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -199,13 +200,12 @@ pub(super) mod function {
     }
 }
 
-/// An error unless a fraction lies in [0, 1).
-pub(super) fn check_fraction(what: &str, value: f32) -> Result<()> {
+/// An error that names the layer unless its attribute `what` lies in [0, 1).
+pub(super) fn check_fraction(lowering: &Lowering<'_>, what: &str, value: f32) -> Result<()> {
     if (0.0..1.0).contains(&value) {
         return Ok(());
     }
-    Err(Error::shape(
-        what,
-        format!("expected at least 0 and below 1, found {value}"),
-    ))
+    Err(lowering.error(format!(
+        "{what}: expected at least 0 and below 1, found {value}"
+    )))
 }
