@@ -14,6 +14,7 @@ pub mod array;
 pub mod batch;
 pub mod batch_norm;
 pub mod bias;
+pub mod concat;
 pub mod conv2d;
 pub mod cross_entropy;
 pub mod dropout;
@@ -23,6 +24,7 @@ mod lanes;
 pub mod matmul;
 pub mod metrics;
 pub mod optimizer;
+pub mod pad;
 pub mod pool2d;
 pub mod random;
 pub mod reduction;
@@ -245,6 +247,7 @@ pub fn registry() -> Vec<Entry> {
         batch::ENTRIES,
         bias::ENTRIES,
         batch_norm::ENTRIES,
+        concat::ENTRIES,
         conv2d::ENTRIES,
         cross_entropy::ENTRIES,
         dropout::ENTRIES,
@@ -252,6 +255,7 @@ pub fn registry() -> Vec<Entry> {
         matmul::ENTRIES,
         metrics::ENTRIES,
         optimizer::ENTRIES,
+        pad::ENTRIES,
         pool2d::ENTRIES,
         reshape::ENTRIES,
         scale::ENTRIES,
