@@ -219,4 +219,6 @@ layers! {
     Dropout = "dropout", "dropout";
     Flatten = "flatten", "flatten";
     Reshape = "reshape", "reshape";
+    ZeroPad2d = "zero_pad2d", "pad";
+    Concat = "concat", "concat";
 }
