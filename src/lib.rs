@@ -9,6 +9,7 @@ pub mod graph;
 pub mod infer;
 pub mod model;
 pub mod ops;
+pub mod report;
 pub mod tensor;
 pub mod train;
 

@@ -1,7 +1,7 @@
 //! `gpucnn eval`
 
 use super::{output, shared};
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, LineStyle, Table, presets};
 use gpucnn::infer::{Evaluation, Predictor};
 use gpucnn::train::RunFolder;
 use gpucnn::{Error, Result};
@@ -78,7 +78,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn print_table(evaluation: &Evaluation, classes: &[String]) {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
     table.set_header([
         "Class",
         "Images",

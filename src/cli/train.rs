@@ -1,14 +1,16 @@
 //! `gpucnn train`
 
 use super::{output, shared};
-use gpucnn::formats::safetensors;
+use gpucnn::formats::{atomic, safetensors};
+use gpucnn::graph::Profile;
 use gpucnn::model::Model;
 use gpucnn::ops::optimizer::Optimizer;
+use gpucnn::report::profile;
 use gpucnn::train::{self, Config, Event, HistoryRow, RunFolder, Summary};
 use gpucnn::{Error, Result};
 use indicatif::ProgressBar;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Train a model.
 ///
@@ -61,6 +63,9 @@ pub struct Args {
     /// Report every N steps; 0 for never
     #[arg(long, value_name = "N", default_value_t = 0)]
     log_every: usize,
+    /// After training, time each part of a step and write a trace for Perfetto
+    #[arg(long)]
+    profile: bool,
     /// One JSON object a line on standard output
     #[arg(long)]
     json: bool,
@@ -95,6 +100,7 @@ impl Args {
             val_split: self.val_split,
             shuffle: !self.no_shuffle,
             log_every: self.log_every,
+            profile: self.profile,
         };
         config.check()?;
         Ok(config)
@@ -199,6 +205,7 @@ impl Reporter {
                 ));
             }
             Event::Epoch(row) => self.epoch(&row),
+            Event::Profile(profile) => self.profile(&profile),
             Event::End(summary) => self.end(&summary),
         }
     }
@@ -248,6 +255,20 @@ impl Reporter {
             output::duration(row.seconds),
             row.images_per_s
         ));
+    }
+
+    fn profile(&self, profile: &Profile) {
+        if self.json {
+            output::json(&profile::as_json(profile));
+        } else {
+            self.line(&profile::table(profile));
+        }
+        let path = Path::new(&self.run).join("trace.json");
+        let trace = profile::trace(profile).to_string();
+        match atomic::write(&path, |file| file.write_all(trace.as_bytes())) {
+            Ok(()) => eprintln!("trace for https://ui.perfetto.dev: {}", path.display()),
+            Err(error) => eprintln!("warning: {error}"),
+        }
     }
 
     fn end(&self, summary: &Summary) {

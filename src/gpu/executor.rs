@@ -27,6 +27,8 @@ pub struct Range {
 /// One dispatch, ready to be encoded.
 #[derive(Debug)]
 pub struct Command {
+    /// The shader's path, for profiles.
+    pub(crate) kernel: &'static str,
     pipeline: Rc<Pipeline>,
     bind_group: wgpu::BindGroup,
     takes_step: bool,
@@ -46,6 +48,18 @@ pub struct Counters {
     pub dispatches: u64,
     /// Submissions made.
     pub submissions: u64,
+}
+
+impl Command {
+    /// Encodes the dispatch with the step values at `offset` bytes.
+    pub(crate) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, offset: u32) {
+        let offset = [offset];
+        let offsets: &[u32] = if self.takes_step { &offset } else { &[] };
+        pass.set_pipeline(&self.pipeline.pipeline);
+        pass.set_bind_group(0, &self.bind_group, offsets);
+        let [x, y, z] = self.workgroups;
+        pass.dispatch_workgroups(x, y, z);
+    }
 }
 
 impl Gpu {
@@ -150,6 +164,7 @@ impl Gpu {
             })
         })?;
         Ok(Command {
+            kernel: dispatch.kernel.path(),
             takes_step: args.contains(&Arg::Step),
             pipeline,
             bind_group,
@@ -200,13 +215,9 @@ impl Gpu {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         for step in 0..steps {
             // MAX_STEPS * STEP_STRIDE fits 32 bits by far.
-            let offset = [(step as u64 * STEP_STRIDE) as u32];
+            let offset = (step as u64 * STEP_STRIDE) as u32;
             for command in commands {
-                let offsets: &[u32] = if command.takes_step { &offset } else { &[] };
-                pass.set_pipeline(&command.pipeline.pipeline);
-                pass.set_bind_group(0, &command.bind_group, offsets);
-                let [x, y, z] = command.workgroups;
-                pass.dispatch_workgroups(x, y, z);
+                command.encode(&mut pass, offset);
             }
         }
     }

@@ -5,6 +5,7 @@ pub mod executor;
 pub mod kernel;
 pub mod pipeline;
 pub mod profile;
+pub mod profiler;
 pub mod readback;
 
 pub use device::{AdapterSummary, Gpu, NO_ADAPTER, OpenOptions, adapters};

@@ -2,8 +2,8 @@
 
 use super::Graph;
 use crate::error::{Error, Result};
-
-use crate::ops::{NodeView, Value};
+use crate::ops::binary::{Binary, BinaryOp};
+use crate::ops::{Builder, NodeView, Value};
 use std::collections::{HashMap, HashSet};
 
 impl Graph {
@@ -54,6 +54,7 @@ impl Graph {
         Ok(wrt.iter().map(|v| gradients.get(v).copied()).collect())
     }
 
+    /// Adds to the gradient of a value that several nodes read.
     fn accumulate(
         &mut self,
         gradients: &mut HashMap<Value, Value>,
@@ -61,7 +62,10 @@ impl Graph {
         gradient: Value,
     ) -> Result<()> {
         let total = match gradients.get(&of) {
-            Some(_) => return Err(Error::shape("gradients", "value read twice")),
+            Some(so_far) => {
+                let add = Box::new(Binary(BinaryOp::Add));
+                self.add1(add, &[*so_far, gradient])?
+            }
             None => gradient,
         };
         gradients.insert(of, total);

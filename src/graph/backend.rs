@@ -3,6 +3,7 @@
 use super::Graph;
 use crate::error::Result;
 use crate::gpu::executor::Counters;
+use crate::gpu::profiler::Clock;
 use crate::ops::{Array, Step};
 use crate::tensor::TensorType;
 
@@ -18,6 +19,35 @@ impl Program {
 /// A result under way to the host, by the order it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub(crate) u64);
+
+/// How long one node of a program takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Timing {
+    /// The layer it belongs to.
+    pub layer: String,
+    /// The op.
+    pub op: &'static str,
+    /// Floating-point operations of one run.
+    pub flops: u64,
+    /// The shader and the seconds of each of its dispatches.
+    pub dispatches: Vec<(&'static str, f64)>,
+}
+
+impl Timing {
+    /// Seconds of all dispatches.
+    pub fn seconds(&self) -> f64 {
+        self.dispatches.iter().map(|d| d.1).sum()
+    }
+}
+
+/// How long the nodes of a program take, one by one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Profile {
+    /// What measured it.
+    pub clock: Clock,
+    /// The nodes that dispatch anything, in the order they run.
+    pub timings: Vec<Timing>,
+}
 
 /// Holds state and runs graphs over it.
 pub trait Backend {
@@ -73,6 +103,12 @@ pub trait Backend {
     /// # Errors
     /// If the device failed.
     fn synchronize(&mut self) -> Result<()>;
+
+    /// Runs a program `repeats` times, timing its dispatches one by one.
+    ///
+    /// # Errors
+    /// If the device failed, or the backend has no dispatches.
+    fn profile(&mut self, program: Program, step: &Step, repeats: usize) -> Result<Profile>;
 
     /// What crossed the bus so far.
     fn counters(&self) -> Counters;

@@ -1,7 +1,7 @@
 //! The GPU backend: a graph becomes a flat list of prepared dispatches.
 
 use super::reference::check_write;
-use super::{Backend, Graph, MemoryPlan, Node, Origin, Program, Ticket};
+use super::{Backend, Graph, MemoryPlan, Node, Origin, Profile, Program, Ticket, Timing};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::executor::{Command, Counters, MAX_STEPS, Range, STEP_STRIDE};
@@ -31,7 +31,16 @@ struct State {
 
 struct Compiled {
     commands: Vec<Command>,
+    nodes: Vec<Profiled>,
     plan: MemoryPlan,
+}
+
+/// What a profile says of a node.
+struct Profiled {
+    layer: String,
+    op: &'static str,
+    flops: u64,
+    commands: usize,
 }
 
 struct Pending {
@@ -225,6 +234,29 @@ impl Backend for GpuBackend {
         self.counters
     }
 
+    fn profile(&mut self, program: Program, step: &Step, repeats: usize) -> Result<Profile> {
+        let bytes = step.to_bytes();
+        self.gpu.queue.write_buffer(&self.steps, 0, &bytes);
+        let compiled = &self.programs[program.0];
+        let mut commands = compiled.commands.iter();
+        let mut seconds = self.gpu.time(&compiled.commands, repeats)?.into_iter();
+        let timings = compiled.nodes.iter().map(|node| Timing {
+            layer: node.layer.clone(),
+            op: node.op,
+            flops: node.flops,
+            dispatches: commands
+                .by_ref()
+                .zip(seconds.by_ref())
+                .take(node.commands)
+                .map(|(command, seconds)| (command.kernel, seconds))
+                .collect(),
+        });
+        Ok(Profile {
+            clock: self.gpu.clock(),
+            timings: timings.filter(|t| !t.dispatches.is_empty()).collect(),
+        })
+    }
+
     fn max_binding(&self) -> u64 {
         self.gpu.profile.max_binding
     }
@@ -281,6 +313,7 @@ impl<'a> Lowering<'a> {
 
     fn commands(self) -> Result<Compiled> {
         let mut commands = Vec::new();
+        let mut nodes = Vec::new();
         for (index, node) in self.graph.nodes().iter().enumerate() {
             let mut ranges: HashMap<Arg, Range> = HashMap::new();
             for (i, value) in node.inputs.iter().enumerate() {
@@ -303,7 +336,18 @@ impl<'a> Lowering<'a> {
                     bytes: Step::BYTES as u64,
                 },
             );
-            for dispatch in &self.launches[index].dispatches {
+            let dispatches = &self.launches[index].dispatches;
+            let (inputs, outputs) = (
+                self.graph.types(&node.inputs),
+                self.graph.types(&node.outputs),
+            );
+            nodes.push(Profiled {
+                layer: node.layer.clone(),
+                op: node.op.name(),
+                flops: node.op.flops(&inputs, &outputs),
+                commands: dispatches.len(),
+            });
+            for dispatch in dispatches {
                 if let Some((name, arg)) = dispatch
                     .bindings
                     .iter()
@@ -323,6 +367,7 @@ impl<'a> Lowering<'a> {
         }
         Ok(Compiled {
             commands,
+            nodes,
             plan: self.plan,
         })
     }

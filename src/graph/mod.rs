@@ -18,7 +18,7 @@ mod passes;
 mod reference;
 
 pub use arena::{Arena, Part};
-pub use backend::{Backend, Program, Ticket};
+pub use backend::{Backend, Profile, Program, Ticket, Timing};
 pub use gpu::GpuBackend;
 pub use memory::{MemoryPlan, Slot};
 pub use reference::CpuBackend;

@@ -1,6 +1,6 @@
 //! The reference backend: every op by its definition, in float64, on the CPU.
 
-use super::{Backend, Graph, Node, Origin, Program, Ticket};
+use super::{Backend, Graph, Node, Origin, Profile, Program, Ticket};
 use crate::error::{Error, Result};
 use crate::gpu::executor::Counters;
 use crate::ops::{Array, Reference, Step, Value};
@@ -197,6 +197,13 @@ impl Backend for CpuBackend {
 
     fn counters(&self) -> Counters {
         Counters::default()
+    }
+
+    fn profile(&mut self, _: Program, _: &Step, _: usize) -> Result<Profile> {
+        Err(Error::Usage(
+            "--profile times GPU dispatches; the reference path has none: leave out --device cpu"
+                .into(),
+        ))
     }
 
     fn max_binding(&self) -> u64 {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ops::activation::ActivationGrad;
+use crate::ops::binary::{Binary, BinaryOp, SumTo};
 use crate::ops::{Array, Step};
 
 const RELU: Activation = Activation(Function::Relu);
@@ -78,6 +79,64 @@ fn the_gradient_of_a_chain_runs_backwards_and_names_its_layers() {
     let layers: Vec<_> = graph.nodes().iter().map(|n| n.layer.as_str()).collect();
     assert_eq!(layers, ["first", "second", "second", "second", "first"]);
     assert_eq!(graph.producer(gradient).unwrap().layer, "first");
+}
+
+/// The loss of a residual block, sum((h + sigmoid(h))^2) with h = tanh(x), and the
+/// gradient by x: h is read twice, and so is what is squared.
+fn residual(x: &[f64]) -> (f64, Vec<f64>) {
+    let mut graph = Graph::new();
+    let ty = TensorType::f32([x.len()]);
+    let input = graph.state("x", ty.clone());
+    let mut add = |op: Box<dyn Op>, inputs: &[Value]| graph.add1(op, inputs).unwrap();
+    let h = add(Box::new(Activation(Function::Tanh)), &[input]);
+    let branch = add(Box::new(Activation(Function::Sigmoid)), &[h]);
+    let sum = add(Box::new(Binary(BinaryOp::Add)), &[h, branch]);
+    let square = add(Box::new(Binary(BinaryOp::Mul)), &[sum, sum]);
+    let shape = Shape::default();
+    let loss = add(Box::new(SumTo { shape }), &[square]);
+    let gradient = graph.gradients(loss, &[input]).unwrap()[0].unwrap();
+    let mut cpu = CpuBackend::new();
+    let scalar = TensorType::f32([]);
+    for (value, name, ty) in [(loss, "loss", &scalar), (gradient, "gradient", &ty)] {
+        let target = graph.state(name, ty.clone());
+        graph.store(value, target).unwrap();
+        cpu.create(name, ty).unwrap();
+    }
+    cpu.create("x", &ty).unwrap();
+    cpu.write("x", &Array::float(ty, x.to_vec())).unwrap();
+    let program = cpu.compile(graph.optimized()).unwrap();
+    cpu.run(program, &[Step::default()]).unwrap();
+    let loss = cpu.read("loss").unwrap().f()[0];
+    (loss, cpu.read("gradient").unwrap().f().to_vec())
+}
+
+#[test]
+fn a_value_read_twice_gets_the_sum_of_its_gradients() {
+    const STEP: f64 = 1e-4;
+    // Truncation of order STEP^2 times a third derivative of order 10; rounding 1e-16 / STEP.
+    const BOUND: f64 = 1e-6;
+    let x = [-1.5, -0.2, 0.4, 2.0];
+    let (_, gradient) = residual(&x);
+    for (i, found) in gradient.iter().enumerate() {
+        let at = |offset: f64| {
+            let mut moved = x;
+            moved[i] += offset;
+            residual(&moved).0
+        };
+        let expected = (at(STEP) - at(-STEP)) / (2.0 * STEP);
+        assert!((found - expected).abs() < BOUND, "{i}: {found}, {expected}");
+    }
+}
+
+#[test]
+fn the_gradient_of_a_residual_sum_is_passed_on_without_a_copy() {
+    let mut graph = Graph::new();
+    let [a, b] = ["a", "b"].map(|name| graph.state(name, TensorType::f32([])));
+    let sum = Box::new(Binary(BinaryOp::Add));
+    let sum = graph.add1(sum, &[a, b]).unwrap();
+    let gradients = graph.gradients(sum, &[a, b]).unwrap();
+    assert_eq!(gradients[0], gradients[1]);
+    assert!(graph.is_one(gradients[0].unwrap()));
 }
 
 #[test]

@@ -220,5 +220,7 @@ layers! {
     Flatten = "flatten", "flatten";
     Reshape = "reshape", "reshape";
     ZeroPad2d = "zero_pad2d", "pad";
+    Add = "add", "add";
+    Mul = "mul", "mul";
     Concat = "concat", "concat";
 }

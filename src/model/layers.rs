@@ -3,12 +3,14 @@
 
 mod concat;
 mod convolution;
+mod merge;
 mod normalization;
 mod pooling;
 mod shape;
 
 pub use concat::Concat;
 pub use convolution::{Conv2d, Dense, DepthwiseConv2d};
+pub use merge::{Add, Mul};
 pub use normalization::{Activation, BatchNorm2d, Dropout};
 pub use pooling::{AvgPool2d, GlobalAvgPool, MaxPool2d};
 pub use shape::{Flatten, Reshape, ZeroPad2d};

@@ -30,8 +30,8 @@ pub use builder::{ModelBuilder, Node};
 pub use initial::Init;
 pub use layer::{Layer, Lowering, Mode};
 pub use layers::{
-    Activation, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dense, DepthwiseConv2d, Dropout, Flatten,
-    GlobalAvgPool, MaxPool2d, Reshape, ZeroPad2d,
+    Activation, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dense, DepthwiseConv2d, Dropout,
+    Flatten, GlobalAvgPool, MaxPool2d, Mul, Reshape, ZeroPad2d,
 };
 pub use summary::{LayerSummary, Summary};
 pub use values::{Pad, Pair};

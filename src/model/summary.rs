@@ -3,7 +3,7 @@
 use super::Model;
 use crate::error::Result;
 use crate::ops::Builder;
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, LineStyle, Table, presets};
 use serde::Serialize;
 use std::fmt;
 
@@ -108,7 +108,7 @@ impl fmt::Display for Summary {
         let [c, h, w] = self.input;
         writeln!(f, "{}: images of {c} x {h} x {w}", self.model)?;
         let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        table.load_style(presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
         table.set_header([
             "Layer",
             "Type",

@@ -14,10 +14,12 @@ pub mod array;
 pub mod batch;
 pub mod batch_norm;
 pub mod bias;
+pub mod binary;
 pub mod concat;
 pub mod conv2d;
 pub mod cross_entropy;
 pub mod dropout;
+pub mod elementwise_loss;
 pub mod fill;
 mod gemm;
 mod lanes;
@@ -31,6 +33,7 @@ pub mod reduction;
 pub mod reshape;
 pub mod sample;
 pub mod scale;
+pub mod softmax;
 pub mod window;
 
 pub use array::Array;
@@ -246,11 +249,13 @@ pub fn registry() -> Vec<Entry> {
         activation::ENTRIES,
         batch::ENTRIES,
         bias::ENTRIES,
+        binary::ENTRIES,
         batch_norm::ENTRIES,
         concat::ENTRIES,
         conv2d::ENTRIES,
         cross_entropy::ENTRIES,
         dropout::ENTRIES,
+        elementwise_loss::ENTRIES,
         fill::ENTRIES,
         matmul::ENTRIES,
         metrics::ENTRIES,
@@ -259,6 +264,7 @@ pub fn registry() -> Vec<Entry> {
         pool2d::ENTRIES,
         reshape::ENTRIES,
         scale::ENTRIES,
+        softmax::ENTRIES,
     ]
     .concat()
 }

@@ -33,6 +33,9 @@ pub struct Config {
     pub shuffle: bool,
     /// Report every so many steps; 0 for never.
     pub log_every: usize,
+    /// Time the dispatches of a step after training.
+    #[serde(skip)]
+    pub profile: bool,
 }
 
 impl Config {

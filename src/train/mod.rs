@@ -21,7 +21,7 @@ pub(crate) use weights::{arenas, upload_weights, weight_values};
 
 use crate::data::Dataset;
 use crate::error::{Error, Result};
-use crate::graph::Backend;
+use crate::graph::{Backend, Profile};
 use crate::model::Model;
 use std::time::Instant;
 
@@ -65,6 +65,8 @@ pub enum Event {
     },
     /// An epoch is over and validated.
     Epoch(HistoryRow),
+    /// How long each part of a training step takes, where it was asked for.
+    Profile(Profile),
     /// Training is over.
     End(Summary),
 }
@@ -141,6 +143,9 @@ pub fn train(
         dispatches: counters.dispatches,
         last,
     };
+    if config.profile {
+        observe(Event::Profile(session.profile()?));
+    }
     observe(Event::End(summary.clone()));
     Ok(summary)
 }

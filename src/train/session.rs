@@ -7,7 +7,7 @@ use super::{Config, Event, Weights};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::gpu::executor::Counters;
-use crate::graph::{Arena, Backend, Graph, Program, Ticket};
+use crate::graph::{Arena, Backend, Graph, Profile, Program, Ticket};
 use crate::model::{Mode, Model};
 use crate::ops::batch::Shuffle;
 use crate::ops::cross_entropy::{Labels, SoftmaxCrossEntropy};
@@ -288,20 +288,7 @@ impl<'a> Session<'a> {
             _ => (self.programs.train, whole.min(self.pace.steps()), batch),
         };
         let steps: Vec<Step> = (0..count)
-            .map(|slot| {
-                self.steps_taken += 1;
-                let (correction1, correction2) = self.optimizer.corrections(self.steps_taken);
-                Step {
-                    number: self.steps_taken,
-                    seed: self.config.seed,
-                    first: (first + slot * size) as u32,
-                    count: size as u32,
-                    slot: slot as u32,
-                    learning_rate: self.config.learning_rate,
-                    correction1,
-                    correction2,
-                }
-            })
+            .map(|slot| self.next_step(slot, first + slot * size, size))
             .collect();
         let ticket = self.backend.run_and_read(program, &steps, METRICS)?;
         Ok(InFlight {
@@ -309,6 +296,21 @@ impl<'a> Session<'a> {
             images: count * size,
             steps,
         })
+    }
+
+    fn next_step(&mut self, slot: usize, first: usize, count: usize) -> Step {
+        self.steps_taken += 1;
+        let (correction1, correction2) = self.optimizer.corrections(self.steps_taken);
+        Step {
+            number: self.steps_taken,
+            seed: self.config.seed,
+            first: first as u32,
+            count: count as u32,
+            slot: slot as u32,
+            learning_rate: self.config.learning_rate,
+            correction1,
+            correction2,
+        }
     }
 
     fn collect(&mut self, sent: &InFlight) -> Result<Vec<Metrics>> {
@@ -363,6 +365,17 @@ impl<'a> Session<'a> {
         self.steady.waits += now.waits - before.waits;
         self.steady.dispatches += now.dispatches - before.dispatches;
         self.steady.submissions += now.submissions - before.submissions;
+    }
+
+    /// Times the dispatches of a training step, as the median of several. The step is
+    /// taken for real: the weights are not the same afterwards.
+    ///
+    /// # Errors
+    /// If the device fails, or is the reference path.
+    pub fn profile(&mut self) -> Result<Profile> {
+        const REPEATS: usize = 9;
+        let step = self.next_step(0, 0, self.config.batch_size);
+        self.backend.profile(self.programs.train, &step, REPEATS)
     }
 
     /// What crossed the bus in epochs and evaluations, without setting up and saving.

@@ -100,7 +100,8 @@ impl Op for Conv2dWeightGrad {
     }
 
     fn launch(&self, context: LaunchContext<'_>) -> Result<Launch> {
-        Ok(launch::weight_grad(&self.geometry(context.inputs)?))
+        let geometry = self.geometry(context.inputs)?;
+        Ok(launch::weight_grad(context.profile, &geometry))
     }
 
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {

@@ -1,7 +1,7 @@
 //! How convolutions run on the GPU: on software adapters by kernels of their own where
 //! one fits, else as implicit GEMM over `shaders/conv2d/operands.wgsl`.
 
-use super::{Geometry, patch};
+use super::{Geometry, correlate, patch};
 use crate::gpu::kernel::{Arg, Kernel, Launch, ShaderFile};
 use crate::gpu::profile::{Profile, ProfileKind};
 use crate::ops::activation::{FUNCTIONS, Function};
@@ -101,7 +101,12 @@ pub(super) fn input_grad(profile: &Profile, geometry: &Geometry) -> Launch {
 }
 
 /// Inputs `dy`, `x`.
-pub(super) fn weight_grad(geometry: &Geometry) -> Launch {
+pub(super) fn weight_grad(profile: &Profile, geometry: &Geometry) -> Launch {
+    if profile.kind == ProfileKind::CpuLike
+        && let Some(launch) = correlate::weight_grad(profile, geometry)
+    {
+        return launch;
+    }
     let extents = Extents {
         m: geometry.o,
         n: geometry.c * geometry.window.kernel.iter().product::<usize>(),

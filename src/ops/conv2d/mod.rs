@@ -1,5 +1,6 @@
 //! 2-D convolution (cross-correlation, as everywhere in deep learning) and its gradients.
 
+mod correlate;
 mod gradient;
 mod launch;
 mod patch;

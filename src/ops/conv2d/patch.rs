@@ -14,14 +14,14 @@ const PACK_WORKGROUP: usize = 64;
 
 /// Most multiply-adds in the kernel's unrolled loop body. Above it the body falls out of
 /// a 32 KiB instruction cache, and compiling it takes more than half a second.
-const MOST_UNROLLED: usize = 1300;
+pub(super) const MOST_UNROLLED: usize = 1300;
 
 /// Multiply-adds that use one accumulator in a step, at least: carrying an accumulator
 /// round the loop costs as much as two of them.
 const LEAST_TERMS: usize = 8;
 
 /// What a step costs, in multiply-adds of a subgroup. Measured on lavapipe.
-const LOAD_COST: usize = 60;
+pub(super) const LOAD_COST: usize = 60;
 const LOAD_VEC4_COST: usize = 80;
 const CARRY_COST: usize = 3;
 

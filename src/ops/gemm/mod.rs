@@ -27,6 +27,34 @@ pub struct Extents {
     pub batch: usize,
 }
 
+/// The launch of a sum that is computed in `parts` of `length` elements each and added up
+/// in order into `output`. `dispatch` computes the parts into the binding it is given.
+pub fn in_parts(
+    parts: usize,
+    length: usize,
+    output: Arg,
+    dispatch: impl FnOnce(Arg) -> Dispatch,
+) -> Launch {
+    if parts == 1 {
+        return dispatch(output).into();
+    }
+    let reduce = Kernel::new(REDUCE)
+        .set("LENGTH", length)
+        .set("SPLITS", parts)
+        .set("WORKGROUP", REDUCE_WORKGROUP);
+    Launch {
+        scratch: vec![(parts * length * 4) as u64],
+        dispatches: vec![
+            dispatch(Arg::Scratch(0)),
+            Dispatch::linear(
+                reduce,
+                vec![("parts", Arg::Scratch(0)), ("y", output)],
+                length.div_ceil(REDUCE_WORKGROUP),
+            ),
+        ],
+    }
+}
+
 /// The operands of a product: a library of hook functions and the bindings it names.
 #[derive(Clone, Debug)]
 pub struct Operands {
@@ -86,30 +114,15 @@ impl Extents {
         specialise: impl FnOnce(Kernel) -> Kernel,
     ) -> Launch {
         let splits = self.splits();
-        if splits == 1 {
-            return self.launch(operands, specialise);
-        }
-        for (name, arg) in &mut operands.bindings {
-            if *name == operands.result {
-                *arg = Arg::Scratch(0);
-            }
-        }
         let length = self.batch * self.m * self.n;
-        let reduce = Kernel::new(REDUCE)
-            .set("LENGTH", length)
-            .set("SPLITS", splits)
-            .set("WORKGROUP", REDUCE_WORKGROUP);
-        Launch {
-            scratch: vec![(splits * length * 4) as u64],
-            dispatches: vec![
-                self.product(operands, splits, specialise),
-                Dispatch::linear(
-                    reduce,
-                    vec![("parts", Arg::Scratch(0)), ("y", output)],
-                    length.div_ceil(REDUCE_WORKGROUP),
-                ),
-            ],
-        }
+        in_parts(splits, length, output, |result| {
+            for (name, arg) in &mut operands.bindings {
+                if *name == operands.result {
+                    *arg = result;
+                }
+            }
+            self.product(operands, splits, specialise)
+        })
     }
 
     fn product(

@@ -1,0 +1,146 @@
+// Weight gradient of 2-D convolution where subgroup lanes are SIMD lanes and every load
+// is a gather:
+//
+//   dw[o, c, ky, kx] = sum over (i, oy, ox) of dy[i, o, oy, ox] * x[i, c, iy, ix]
+//
+// with iy = oy * STRIDE_Y + ky * DILATION_Y - PAD_TOP and likewise ix; taps outside the
+// image are zero.
+//
+//   dy       [IMAGES, GROUPS * O, OH, OW] f32
+//   x        [IMAGES, GROUPS * C, H, W] f32
+//   dw       [PARTS, GROUPS * O, C, KH, KW] f32: each part sums its own images and
+//            gemm/reduce.wgsl adds the parts up, in order
+//
+// Tile picture: a workgroup is one subgroup. Its lanes share CHANNELS input channels and
+// each computes four filters' weights for them, going over the images' outputs in patches.
+//
+//      x, CHANNELS planes                  dy, filters o .. o + 3 of lane l
+//    +------------------+                  +---------------+
+//    | AREA_H x AREA_W  |  each lane loads |    PATCH_H    |  sums[c][ky][kx]: vec4,
+//    | one patch's      |  every LANES-th, |  x PATCH_W    |  all taps of a patch
+//    | receptive field  |  all lanes get   +---------------+  before the next
+//    +------------------+  all by spread    o = block * 4 LANES + 4 l
+//
+// Loops over images and patches are rolled, the rest is unrolled. The register arrays are
+// nested, each as long as the loop that indexes it: drivers unroll such loops completely,
+// and only then do the arrays stay in registers.
+//
+// group.x and group.y count parts, group.z (group, block of filters, block of channels).
+// Floor a patch: 4 CHANNELS TAPS PATCH FMA; 4 PATCH + CHANNELS AREA / LANES loads.
+
+const GROUPS_X: u32 = 65535u;    // workgroups a row of the dispatch
+const LANES: u32 = 1u;           // of a subgroup: what `spread` gathers
+const PARTS: u32 = 1u;
+const IMAGES: u32 = 1u;
+const GROUPS: u32 = 1u;
+const C: u32 = 1u;               // input channels of a group
+const H: u32 = 1u;
+const W: u32 = 1u;
+const O: u32 = 1u;               // filters of a group
+const OH: u32 = 1u;
+const OW: u32 = 1u;
+const KH: u32 = 1u;
+const KW: u32 = 1u;
+const STRIDE_Y: u32 = 1u;
+const STRIDE_X: u32 = 1u;
+const DILATION_Y: u32 = 1u;
+const DILATION_X: u32 = 1u;
+const PAD_TOP: u32 = 0u;
+const PAD_LEFT: u32 = 0u;
+const PATCH_H: u32 = 1u;         // outputs a step sums over
+const PATCH_W: u32 = 1u;
+const CHANNELS: u32 = 1u;        // input channels of a workgroup
+
+const IMAGES_PART: u32 = (IMAGES + PARTS - 1u) / PARTS;
+const AREA_H: u32 = (PATCH_H - 1u) * STRIDE_Y + (KH - 1u) * DILATION_Y + 1u;
+const AREA_W: u32 = (PATCH_W - 1u) * STRIDE_X + (KW - 1u) * DILATION_X + 1u;
+const LOADS: u32 = (AREA_H * AREA_W + LANES - 1u) / LANES;
+const FILTER_BLOCKS: u32 = (O + 4u * LANES - 1u) / (4u * LANES);
+const CHANNEL_BLOCKS: u32 = (C + CHANNELS - 1u) / CHANNELS;
+
+@group(0) @binding(0) var<storage, read> dy: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> dw: array<f32>;
+
+fn spread(v: f32) -> array<f32, LANES> { return array<f32, LANES>(v); }
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let part = group.x + group.y * GROUPS_X;
+    if part >= PARTS {
+        return;
+    }
+    let c0 = group.z % CHANNEL_BLOCKS * CHANNELS;
+    let o = (group.z / CHANNEL_BLOCKS % FILTER_BLOCKS * LANES + lane) * 4u;
+    let g = group.z / (CHANNEL_BLOCKS * FILTER_BLOCKS);
+
+    // Where this lane's share of a receptive field lies, and its filters' planes.
+    var row: array<u32, LOADS>;
+    var column: array<u32, LOADS>;
+    for (var i = 0u; i < LOADS; i++) {
+        let q = i * LANES + lane;
+        row[i] = q / AREA_W - PAD_TOP;
+        column[i] = q % AREA_W - PAD_LEFT;
+    }
+    let filters = min(vec4<u32>(o, o + 1u, o + 2u, o + 3u), vec4<u32>(O - 1u)) + g * O;
+    let planes = filters * (OH * OW);
+
+    var sums: array<array<array<vec4<f32>, KW>, KH>, CHANNELS>;
+    let end = min(IMAGES, (part + 1u) * IMAGES_PART);
+    for (var image = part * IMAGES_PART; image < end; image++) {
+        let images_dy = planes + image * (GROUPS * O * OH * OW);
+        let images_x = (image * GROUPS + g) * (C * H * W);
+        for (var oy = 0u; oy < OH; oy += PATCH_H) {
+            for (var ox = 0u; ox < OW; ox += PATCH_W) {
+                var grads: array<array<vec4<f32>, PATCH_W>, PATCH_H>;
+                for (var py = 0u; py < PATCH_H; py++) {
+                    for (var px = 0u; px < PATCH_W; px++) {
+                        // Known beforehand where patches fill the output.
+                        let ok = (OH % PATCH_H == 0u || oy + py < OH) && (OW % PATCH_W == 0u || ox + px < OW);
+                        let at = images_dy + select(0u, (oy + py) * OW + ox + px, ok);
+                        let grad = vec4<f32>(dy[at.x], dy[at.y], dy[at.z], dy[at.w]);
+                        grads[py][px] = select(vec4<f32>(), grad, ok);
+                    }
+                }
+                for (var step = 0u; step < CHANNELS; step++) {
+                    let plane = images_x + min(c0 + step, C - 1u) * (H * W);
+                    var area: array<array<f32, LANES>, LOADS>;
+                    for (var i = 0u; i < LOADS; i++) {
+                        // Negative coordinates wrap around to large ones.
+                        let iy = oy * STRIDE_Y + row[i];
+                        let ix = ox * STRIDE_X + column[i];
+                        let ok = iy < H && ix < W;
+                        area[i] = spread(select(0.0, x[plane + select(0u, iy * W + ix, ok)], ok));
+                    }
+                    for (var ky = 0u; ky < KH; ky++) {
+                        for (var kx = 0u; kx < KW; kx++) {
+                            var sum = sums[step][ky][kx];
+                            for (var py = 0u; py < PATCH_H; py++) {
+                                for (var px = 0u; px < PATCH_W; px++) {
+                                    let q = (py * STRIDE_Y + ky * DILATION_Y) * AREA_W + px * STRIDE_X + kx * DILATION_X;
+                                    sum = fma(grads[py][px], vec4<f32>(area[q / LANES][q % LANES]), sum);
+                                }
+                            }
+                            sums[step][ky][kx] = sum;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    let weights = C * KH * KW;
+    for (var step = 0u; step < CHANNELS; step++) {
+        let c = c0 + step;
+        for (var ky = 0u; ky < KH; ky++) {
+            for (var kx = 0u; kx < KW; kx++) {
+                let at = ((part * GROUPS + g) * O + o) * weights + (c * KH + ky) * KW + kx;
+                for (var i = 0u; i < 4u; i++) {
+                    if c < C && o + i < O {
+                        dw[at + i * weights] = sums[step][ky][kx][i];
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Sum, difference and product of two tensors, with broadcasting.
+
+mod broadcast;
+mod sum_to;
+
+pub use sum_to::SumTo;
+
+use super::{
+    Builder, Draw, Entry, Fill, LaunchContext, NodeView, Op, Reference, Sample, Tolerance, Value,
+    expect_inputs, expect_type, fill, reshape,
+};
+use crate::error::{Error, Result};
+use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
+use crate::shader;
+use crate::tensor::{Shape, TensorType};
+use broadcast::{RANK, axes, broadcast, draw_operand, strides};
+
+const FORWARD: ShaderFile = shader!("binary/forward.wgsl");
+const FUNCTIONS: ShaderFile = shader!("binary/functions.wgsl");
+const WORKGROUP: usize = 64;
+
+/// The ops of this folder.
+pub const ENTRIES: &[Entry] = &[
+    Entry {
+        name: "add",
+        sample: |draw| sample(BinaryOp::Add, draw),
+    },
+    Entry {
+        name: "sub",
+        sample: |draw| sample(BinaryOp::Sub, draw),
+    },
+    Entry {
+        name: "mul",
+        sample: |draw| sample(BinaryOp::Mul, draw),
+    },
+    sum_to::ENTRY,
+];
+
+/// A function of two numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BinaryOp {
+    /// `a + b`.
+    Add,
+    /// `a - b`.
+    Sub,
+    /// `a * b`.
+    Mul,
+}
+
+/// `y = a op b`, element by element.
+///
+/// Inputs: `a` and `b`, f32 of up to 6 axes. Output: `y`, f32 of the shape both
+/// broadcast to by NumPy's rule, which is also ONNX's: shapes are aligned at their last
+/// axis, and an axis that is missing or has extent 1 is repeated. Elsewhere extents must
+/// be equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Binary(pub BinaryOp);
+
+impl Op for Binary {
+    fn name(&self) -> &'static str {
+        match self.0 {
+            BinaryOp::Add => "add",
+            BinaryOp::Sub => "sub",
+            BinaryOp::Mul => "mul",
+        }
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        expect_inputs(self, inputs, 2)?;
+        let [a, b] = [&inputs[0].shape, &inputs[1].shape];
+        expect_type(self, "a", &TensorType::f32(a.clone()), &inputs[0])?;
+        expect_type(self, "b", &TensorType::f32(b.clone()), &inputs[1])?;
+        match broadcast(a, b) {
+            Some(y) if y.rank() <= RANK && !y.is_empty() => Ok(vec![TensorType::f32(y)]),
+            _ => Err(Error::shape(
+                self.name(),
+                format!(
+                    "cannot broadcast {a} and {b} to each other: expected at most {RANK} axes, \
+                     no extent of 0, and from the last axis on equal extents or 1"
+                ),
+            )),
+        }
+    }
+
+    fn gradient(
+        &self,
+        builder: &mut dyn Builder,
+        node: NodeView<'_>,
+        upstream: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let Some(dy) = upstream[0] else {
+            return Ok(vec![None, None]);
+        };
+        let mut gradients = vec![None; 2];
+        for (i, gradient) in gradients.iter_mut().enumerate() {
+            if !node.wanted[i] {
+                continue;
+            }
+            let shape = builder.ty(node.inputs[i]).shape.clone();
+            *gradient = Some(match (self.0, i) {
+                (BinaryOp::Mul, _) => {
+                    let product = builder.add1(Box::new(*self), &[dy, node.inputs[1 - i]])?;
+                    sum_to(builder, product, shape)?
+                }
+                (BinaryOp::Sub, 1) => {
+                    let sum = sum_to(builder, dy, shape)?;
+                    let minus_one = fill::Fill {
+                        shape: Shape::default(),
+                        value: -1.0,
+                    };
+                    let minus_one = builder.add1(Box::new(minus_one), &[])?;
+                    builder.add1(Box::new(Binary(BinaryOp::Mul)), &[sum, minus_one])?
+                }
+                _ => sum_to(builder, dy, shape)?,
+            });
+        }
+        Ok(gradients)
+    }
+
+    fn reference(&self, io: Reference<'_>) {
+        let [a, b] = [io.inputs[0], io.inputs[1]];
+        let y = &io.outputs[0].ty().shape;
+        let (dims, own) = (y.dims().to_vec(), y.strides());
+        let [to_a, to_b] = [a, b].map(|operand| strides(&operand.ty().shape, y));
+        for (i, y) in io.outputs[0].f_mut().iter_mut().enumerate() {
+            let at = |strides: &[usize]| -> usize {
+                let axes = 0..dims.len();
+                axes.map(|k| i / own[k] % dims[k] * strides[k]).sum()
+            };
+            let (a, b) = (a.f()[at(&to_a)], b.f()[at(&to_b)]);
+            *y = match self.0 {
+                BinaryOp::Add => a + b,
+                BinaryOp::Sub => a - b,
+                BinaryOp::Mul => a * b,
+            };
+        }
+    }
+
+    fn launch(&self, context: LaunchContext<'_>) -> Result<Launch> {
+        const EXTENTS: [&str; RANK - 1] = ["D1", "D2", "D3", "D4", "D5"];
+        const STRIDES: [[&str; RANK]; 2] = [
+            ["A0", "A1", "A2", "A3", "A4", "A5"],
+            ["B0", "B1", "B2", "B3", "B4", "B5"],
+        ];
+        let y = &context.outputs[0].shape;
+        let [a, b] = [&context.inputs[0].shape, &context.inputs[1].shape];
+        let mut kernel = Kernel::new(FORWARD)
+            .hook("combine", FUNCTIONS, self.name())
+            .set("WORKGROUP", WORKGROUP)
+            .set("LEN", y.len())
+            .set("A_WHOLE", a.len() == y.len())
+            .set("B_WHOLE", b.len() == y.len());
+        let axes = axes(y, [a, b]);
+        // The shader's outermost axes, which are left out, keep extent 1.
+        for (i, axis) in (RANK - axes.len()..RANK).zip(axes) {
+            if i > 0 {
+                kernel = kernel.set(EXTENTS[i - 1], axis.extent);
+            }
+            for (names, stride) in STRIDES.iter().zip(axis.strides) {
+                kernel = kernel.set(names[i], stride);
+            }
+        }
+        let bindings = vec![
+            ("a", Arg::Input(0)),
+            ("b", Arg::Input(1)),
+            ("y", Arg::Output(0)),
+        ];
+        let groups = y.len().div_ceil(4).div_ceil(WORKGROUP);
+        Ok(Dispatch::linear(kernel, bindings, groups).into())
+    }
+}
+
+/// The gradient of a tensor of `shape` from that of what it was broadcast to; the same
+/// value where nothing was repeated.
+fn sum_to(builder: &mut dyn Builder, dy: Value, shape: Shape) -> Result<Value> {
+    let whole = &builder.ty(dy).shape;
+    if *whole == shape {
+        Ok(dy)
+    } else if whole.len() == shape.len() {
+        builder.add1(Box::new(reshape::Reshape { shape }), &[dy])
+    } else {
+        builder.add1(Box::new(SumTo { shape }), &[dy])
+    }
+}
+
+/// A random shape of up to 6 axes and some hundred elements.
+fn draw_shape(draw: &mut Draw) -> Shape {
+    let rank = draw.int(0, RANK);
+    let most = draw.pick(&[2, 3]);
+    Shape::new((0..rank).map(|_| draw.int(1, most)).collect::<Vec<_>>())
+}
+
+fn sample(op: BinaryOp, draw: &mut Draw) -> Sample {
+    let (a, b) = match draw.int(0, 4) {
+        // Equal shapes, more than a workgroup's.
+        0 => {
+            let shape = Shape::from([draw.int(1, 9), draw.int(1, 9), draw.int(1, 40)]);
+            (shape.clone(), shape)
+        }
+        // A number for each channel.
+        1 => {
+            let [n, c, h, w] = [1, 1, 2, 2].map(|low| draw.int(low, 9));
+            (Shape::from([n, c, h, w]), Shape::from([c, 1, 1]))
+        }
+        // Both are broadcast.
+        2 => (
+            [draw.int(2, 20), 1].into(),
+            [draw.int(1, 4), 1, draw.int(2, 20)].into(),
+        ),
+        _ => {
+            let whole = draw_shape(draw);
+            (draw_operand(draw, &whole), draw_operand(draw, &whole))
+        }
+    };
+    let (a, b) = if draw.coin() { (a, b) } else { (b, a) };
+    let inputs = [a, b].map(|shape| (TensorType::f32(shape), Fill::UNIT));
+    Sample::new(Binary(op), inputs.into(), Tolerance::sum(1, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_that_do_not_fit_are_an_error_that_names_both() {
+        let types = [TensorType::f32([2, 3]), TensorType::f32([2, 4])];
+        let error = Binary(BinaryOp::Add).infer(&types).unwrap_err().to_string();
+        assert!(
+            error.contains("[2, 3]") && error.contains("[2, 4]"),
+            "{error}"
+        );
+        let shape = Shape::from([3, 1]);
+        let error = SumTo { shape }.infer(&types[..1]).unwrap_err().to_string();
+        assert!(error.contains("[2, 3] to [3, 1]"), "{error}");
+    }
+}

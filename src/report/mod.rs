@@ -1,0 +1,3 @@
+//! Results for people to look at.
+
+pub mod profile;
