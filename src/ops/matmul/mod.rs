@@ -1,5 +1,7 @@
 //! Matrix product with optional bias and activation: dense layers and their gradients.
 
+mod lanes;
+
 use super::activation::{Activation, FUNCTIONS, Function};
 use super::bias::BiasAdd;
 use super::gemm::{Extents, Operands};
@@ -9,6 +11,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::gpu::kernel::{Arg, Launch, ShaderFile};
+use crate::gpu::profile::ProfileKind;
 use crate::shader;
 use crate::tensor::TensorType;
 
@@ -158,6 +161,9 @@ impl Op for MatMul {
 
     fn launch(&self, context: LaunchContext<'_>) -> Result<Launch> {
         let extents = self.extents(context.inputs);
+        if context.profile.kind == ProfileKind::CpuLike {
+            return Ok(lanes::launch(context.profile, self, &extents));
+        }
         let split = self.is_plain() && extents.splits() > 1;
         let operands = Operands {
             library: OPERANDS,

@@ -1,0 +1,169 @@
+// Matrix product where subgroup lanes are SIMD lanes and every load is a gather:
+//
+//   C[m, n] = activate(sum over k of A[m, k] * B[k, n] + bias[n], ALPHA)
+//
+//   a, a4   [M, K], or [K, M] where TRANSPOSE_A; one buffer seen as f32 and as vec4,
+//           read by vec4 where QUADS_A: its rows are whole vec4
+//   b, b4   [K, N], or [N, K] where TRANSPOSE_B; likewise
+//   bias    [N], read where HAS_BIAS; otherwise anything
+//   c       [M, N]; or [SPLITS, M, N] partial sums where PARTIAL, without epilogue
+//
+// Tile picture: a workgroup is one subgroup and computes ROWS x 4 LANES of C, going along
+// K in steps of DEPTH. Each lane keeps four columns of all rows.
+//
+//                   4 LANES               B: each lane loads its own four columns
+//             +----------------+
+//     DEPTH   |  B  lane: vec4 |          A: the tile is LOADS vec4 a lane; all lanes get
+//             +----------------+             all of it by spread
+//     DEPTH
+//    +-----+  +----------------+
+//    |  A  |  | C  lane: vec4  |  ROWS    sums[r]: vec4
+//    +-----+  +----------------+
+//
+// The register arrays are nested, each as long as the loop that indexes it: drivers unroll
+// such loops completely, and only then do the arrays stay in registers.
+//
+// group.x and group.y count tiles, neighbours along M first; group.z counts splits: each
+// sums its part of K and gemm/reduce.wgsl adds the parts up, in order.
+// Floor a step: 4 ROWS DEPTH FMA; DEPTH + ROWS DEPTH / (4 LANES) vec4 loads.
+
+const GROUPS_X: u32 = 65535u;    // workgroups a row of the dispatch
+const LANES: u32 = 1u;           // of a subgroup: what `spread` gathers
+const M: u32 = 1u;
+const N: u32 = 1u;
+const K: u32 = 1u;
+const SPLITS: u32 = 1u;          // parts K is cut into
+const SPLIT_K: u32 = 8u;         // terms of a part, a multiple of DEPTH
+const ROWS: u32 = 4u;            // rows of a tile, a multiple of 4
+const DEPTH: u32 = 8u;           // terms a step, a multiple of 4
+const TRANSPOSE_A: bool = false;
+const TRANSPOSE_B: bool = false;
+const QUADS_A: bool = false;
+const QUADS_B: bool = false;
+const HAS_BIAS: bool = false;
+const PARTIAL: bool = false;
+const ALPHA: f32 = 0.0;          // the activation's parameter
+
+const TILES_M: u32 = (M + ROWS - 1u) / ROWS;
+const TILES_N: u32 = (N + 4u * LANES - 1u) / (4u * LANES);
+const QUADS: u32 = ROWS * DEPTH / 4u;                  // of A's tile
+const LOADS: u32 = (QUADS + LANES - 1u) / LANES;
+const QUADS_K: u32 = DEPTH / 4u;                       // of B's tile along K
+const LINE: u32 = select(QUADS_K, ROWS / 4u, TRANSPOSE_A);     // quads of a line of A's tile
+
+@group(0) @binding(0) var<storage, read> a: array<f32>;
+@group(0) @binding(1) var<storage, read> a4: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> b: array<f32>;
+@group(0) @binding(3) var<storage, read> b4: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> bias: array<f32>;
+@group(0) @binding(5) var<storage, read_write> c: array<f32>;
+
+fn activate(x: f32, alpha: f32) -> f32 { return x; }
+fn spread(v: f32) -> array<f32, LANES> { return array<f32, LANES>(v); }
+
+// Four elements side by side in memory, from column `column` of row `row` of a matrix that
+// is `rows` x `columns` there. What lies outside is zero.
+fn quad_of_a(row: u32, column: u32, rows: u32, columns: u32) -> vec4<f32> {
+    let at = min(row, rows - 1u) * columns;
+    let inside = vec4<bool>(row < rows) & (vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(columns));
+    var quad: vec4<f32>;
+    if QUADS_A {
+        quad = a4[(at + min(column, columns - 4u)) / 4u];
+    } else {
+        let columns4 = at + min(vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(columns - 1u));
+        quad = vec4<f32>(a[columns4.x], a[columns4.y], a[columns4.z], a[columns4.w]);
+    }
+    return select(vec4<f32>(), quad, inside);
+}
+
+fn quad_of_b(row: u32, column: u32, rows: u32, columns: u32) -> vec4<f32> {
+    let at = min(row, rows - 1u) * columns;
+    let inside = vec4<bool>(row < rows) & (vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(columns));
+    var quad: vec4<f32>;
+    if QUADS_B {
+        quad = b4[(at + min(column, columns - 4u)) / 4u];
+    } else {
+        let columns4 = at + min(vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(columns - 1u));
+        quad = vec4<f32>(b[columns4.x], b[columns4.y], b[columns4.z], b[columns4.w]);
+    }
+    return select(vec4<f32>(), quad, inside);
+}
+
+fn put(m: u32, n: u32, split: u32, sum: f32) {
+    if m >= M || n >= N {
+        return;
+    }
+    var value = sum;
+    if !PARTIAL {
+        if HAS_BIAS {
+            value += bias[n];
+        }
+        value = activate(value, ALPHA);
+    }
+    c[(split * M + m) * N + n] = value;
+}
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let tile = group.x + group.y * GROUPS_X;
+    if tile >= TILES_M * TILES_N {
+        return;
+    }
+    let m = tile % TILES_M * ROWS;
+    let n = (tile / TILES_M * LANES + lane) * 4u;
+    let k_end = min(K, (group.z + 1u) * SPLIT_K);
+
+    var sums: array<vec4<f32>, ROWS>;
+    for (var k0 = group.z * SPLIT_K; k0 < k_end; k0 += DEPTH) {
+        // tile_a[i][j][l]: component j of the quad that lane l loaded i-th.
+        var tile_a: array<array<array<f32, LANES>, 4>, LOADS>;
+        for (var i = 0u; i < LOADS; i++) {
+            let q = i * LANES + lane;
+            var quad: vec4<f32>;
+            if TRANSPOSE_A {
+                quad = quad_of_a(k0 + q / LINE, m + q % LINE * 4u, K, M);
+            } else {
+                quad = quad_of_a(m + q / LINE, k0 + q % LINE * 4u, M, K);
+            }
+            tile_a[i][0] = spread(quad.x);
+            tile_a[i][1] = spread(quad.y);
+            tile_a[i][2] = spread(quad.z);
+            tile_a[i][3] = spread(quad.w);
+        }
+        var tile_b: array<vec4<f32>, DEPTH>;
+        for (var i = 0u; i < QUADS_K; i++) {
+            let k = k0 + i * 4u;
+            var block: mat4x4<f32>;
+            if TRANSPOSE_B {
+                block = transpose(mat4x4<f32>(
+                    quad_of_b(n, k, N, K), quad_of_b(n + 1u, k, N, K),
+                    quad_of_b(n + 2u, k, N, K), quad_of_b(n + 3u, k, N, K)));
+            } else {
+                block = mat4x4<f32>(
+                    quad_of_b(k, n, K, N), quad_of_b(k + 1u, n, K, N),
+                    quad_of_b(k + 2u, n, K, N), quad_of_b(k + 3u, n, K, N));
+            }
+            tile_b[i * 4u] = block[0];
+            tile_b[i * 4u + 1u] = block[1];
+            tile_b[i * 4u + 2u] = block[2];
+            tile_b[i * 4u + 3u] = block[3];
+        }
+        for (var r = 0u; r < ROWS; r++) {
+            var sum = sums[r];
+            for (var k = 0u; k < DEPTH; k++) {
+                let line = select(r, k, TRANSPOSE_A);
+                let place = select(k, r, TRANSPOSE_A);
+                let q = line * LINE + place / 4u;
+                sum = fma(vec4<f32>(tile_a[q / LANES][place % 4u][q % LANES]), tile_b[k], sum);
+            }
+            sums[r] = sum;
+        }
+    }
+
+    for (var r = 0u; r < ROWS; r++) {
+        put(m + r, n, group.z, sums[r].x);
+        put(m + r, n + 1u, group.z, sums[r].y);
+        put(m + r, n + 2u, group.z, sums[r].z);
+        put(m + r, n + 3u, group.z, sums[r].w);
+    }
+}

@@ -1,0 +1,70 @@
+//! The product on software adapters: `shaders/matmul/lanes.wgsl`.
+
+use super::{Extents, MatMul};
+use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
+use crate::gpu::profile::Profile;
+use crate::ops::activation::FUNCTIONS;
+use crate::ops::{gemm, lanes};
+use crate::shader;
+
+const LANES: ShaderFile = shader!("matmul/lanes.wgsl");
+
+/// Rows of a tile: more would not fit the instruction cache, unrolled.
+const MOST_ROWS: usize = 32;
+
+/// Terms a step: so many uses make up for loading and storing an accumulator.
+const DEPTH: usize = 8;
+
+/// Workgroups that keep a few cores busy, and the least terms worth a second pass.
+const BUSY_WORKGROUPS: usize = 4;
+const LEAST_SPLIT_K: usize = 512;
+
+/// Inputs `a`, `b` and, where the op has one, `bias`.
+pub(super) fn launch(profile: &Profile, op: &MatMul, extents: &Extents) -> Launch {
+    let Extents { m, n, k, .. } = *extents;
+    let lanes = lanes::lanes(profile);
+    let rows = m.next_multiple_of(4).min(MOST_ROWS);
+    let tiles = m.div_ceil(rows) * n.div_ceil(4 * lanes);
+    let splits = match op.is_plain() {
+        true => BUSY_WORKGROUPS
+            .div_ceil(tiles)
+            .min(k / LEAST_SPLIT_K)
+            .max(1),
+        false => 1,
+    };
+    let [row_a, row_b] = [
+        if op.transpose_a { m } else { k },
+        if op.transpose_b { k } else { n },
+    ];
+    let kernel = lanes::specialise(Kernel::new(LANES), profile)
+        .hook("activate", FUNCTIONS, op.activation.shader_name())
+        .set("M", m)
+        .set("N", n)
+        .set("K", k)
+        .set("SPLITS", splits)
+        .set("SPLIT_K", k.div_ceil(splits).next_multiple_of(DEPTH))
+        .set("ROWS", rows)
+        .set("DEPTH", DEPTH)
+        .set("TRANSPOSE_A", op.transpose_a)
+        .set("TRANSPOSE_B", op.transpose_b)
+        .set("QUADS_A", row_a.is_multiple_of(4))
+        .set("QUADS_B", row_b.is_multiple_of(4))
+        .set("HAS_BIAS", op.bias)
+        .set("PARTIAL", splits > 1)
+        .set("ALPHA", op.activation.alpha());
+    gemm::in_parts(splits, m * n, Arg::Output(0), |result| {
+        let bindings = vec![
+            ("a", Arg::Input(0)),
+            ("a4", Arg::Input(0)),
+            ("b", Arg::Input(1)),
+            ("b4", Arg::Input(1)),
+            // Without a bias the binding is never read; any input will do.
+            ("bias", Arg::Input(if op.bias { 2 } else { 0 })),
+            ("c", result),
+        ];
+        let mut dispatch = Dispatch::linear(kernel, bindings, tiles);
+        // Splits are at most BUSY_WORKGROUPS.
+        dispatch.workgroups[2] = splits as u32;
+        dispatch
+    })
+}
