@@ -30,8 +30,8 @@ pub use builder::{ModelBuilder, Node};
 pub use initial::Init;
 pub use layer::{Layer, Lowering, Mode};
 pub use layers::{
-    Activation, Add, AvgPool2d, BatchNorm2d, Conv2d, Dense, DepthwiseConv2d, Flatten,
-    GlobalAvgPool, MaxPool2d, Mul, Reshape,
+    Activation, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dense, DepthwiseConv2d, Dropout,
+    Flatten, GlobalAvgPool, MaxPool2d, Mul, Reshape, ZeroPad2d,
 };
 pub use summary::{LayerSummary, Summary};
 pub use values::{Pad, Pair};
@@ -135,7 +135,8 @@ impl Model {
             classes: 0,
         };
         model.check_names()?;
-        let (graph, output, parameters) = model.trace(1)?;
+        let (graph, outputs, parameters) = model.trace(1)?;
+        let output = outputs[outputs.len() - 1];
         model.parameters = parameters;
         match graph.ty(output).shape.dims() {
             [_, classes] => model.classes = *classes,
@@ -252,13 +253,14 @@ impl Model {
         mode: Mode,
     ) -> Result<Value> {
         let mut lowering = Lowering::new(graph, mode, layer::Parameters::Given(parameters));
-        let logits = self.lower_into(&mut lowering, images)?;
+        let outputs = self.lower_into(&mut lowering, images)?;
         graph.shrink_first()?;
-        Ok(logits)
+        Ok(outputs[outputs.len() - 1])
     }
 
     /// Lowers into a graph of its own to find parameters and shapes; `batch` images.
-    fn trace(&self, batch: usize) -> Result<(Graph, Value, Vec<ParameterSpec>)> {
+    /// The values are those of [`lower_into`](Self::lower_into).
+    fn trace(&self, batch: usize) -> Result<(Graph, Vec<Value>, Vec<ParameterSpec>)> {
         let [c, h, w] = self.input;
         if self.input.contains(&0) {
             let problem = format!("input {:?} must be at least 1 everywhere", self.input);
@@ -272,19 +274,21 @@ impl Model {
             Mode::Inference,
             layer::Parameters::Found(&mut found),
         );
-        let output = self.lower_into(&mut lowering, images)?;
-        Ok((graph, output, found))
+        let outputs = self.lower_into(&mut lowering, images)?;
+        Ok((graph, outputs, found))
     }
 
-    fn lower_into(&self, lowering: &mut Lowering<'_>, images: Value) -> Result<Value> {
+    /// Lowers every layer; returns the images, then each layer's output.
+    fn lower_into(&self, lowering: &mut Lowering<'_>, images: Value) -> Result<Vec<Value>> {
         let mut values = HashMap::from([(INPUT, images)]);
-        let mut last = images;
+        let mut outputs = vec![images];
         for named in &self.layers {
             let inputs: Vec<Value> = named.inputs.iter().map(|n| values[n.as_str()]).collect();
-            last = lowering.layer(named, &inputs)?;
-            values.insert(&named.name, last);
+            let output = lowering.layer(named, &inputs)?;
+            values.insert(&named.name, output);
+            outputs.push(output);
         }
-        Ok(last)
+        Ok(outputs)
     }
 
     fn check_names(&self) -> Result<()> {

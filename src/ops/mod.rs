@@ -15,8 +15,10 @@ pub mod batch;
 pub mod batch_norm;
 pub mod bias;
 pub mod binary;
+pub mod concat;
 pub mod conv2d;
 pub mod cross_entropy;
+pub mod dropout;
 pub mod elementwise_loss;
 pub mod fill;
 mod gemm;
@@ -24,7 +26,9 @@ mod lanes;
 pub mod matmul;
 pub mod metrics;
 pub mod optimizer;
+pub mod pad;
 pub mod pool2d;
+pub mod random;
 pub mod reduction;
 pub mod reshape;
 pub mod sample;
@@ -254,13 +258,16 @@ pub fn registry() -> Vec<Entry> {
         bias::ENTRIES,
         binary::ENTRIES,
         batch_norm::ENTRIES,
+        concat::ENTRIES,
         conv2d::ENTRIES,
         cross_entropy::ENTRIES,
+        dropout::ENTRIES,
         elementwise_loss::ENTRIES,
         fill::ENTRIES,
         matmul::ENTRIES,
         metrics::ENTRIES,
         optimizer::ENTRIES,
+        pad::ENTRIES,
         pool2d::ENTRIES,
         reshape::ENTRIES,
         scale::ENTRIES,

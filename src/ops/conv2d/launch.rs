@@ -170,7 +170,7 @@ pub(super) fn weight_grad(
     let mut gradient = Arg::Input(0);
     if let Some(pool) = &op.pool {
         gradient = launch.reserve(dy.bytes());
-        let pool = with(&context.inputs[..x], &[dy.clone()], pool)?;
+        let pool = with(&context.inputs[..x], std::slice::from_ref(&dy), pool)?;
         launch = launch.then(pool, |arg| match arg {
             Arg::Output(_) => gradient,
             input => input,
