@@ -36,7 +36,7 @@ pub struct Args {
     /// Learning rate [default: the optimizer's, as in Keras]
     #[arg(long, value_name = "F")]
     learning_rate: Option<f64>,
-    /// Weight decay: decoupled with adamw, L2 with the others [default: adamw 0.004, others 0]
+    /// Weight decay: decoupled with adamw and lion, L2 with the others [default: adamw 0.004, others 0]
     #[arg(long, value_name = "F")]
     weight_decay: Option<f64>,
     /// Seed of initial weights, shuffling and dropout
