@@ -91,7 +91,7 @@ impl Args {
                 .unwrap_or(0.001),
             weight_decay: self
                 .weight_decay
-                .or(own.map(|o| f64::from(o.weight_decay)))
+                .or(own.map(|o| o.weight_decay))
                 .unwrap_or(0.0),
             optimizer: optimizer_name,
             seed: self.seed,

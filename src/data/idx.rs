@@ -119,7 +119,10 @@ fn read<const RANK: usize>(path: &Path) -> Result<([usize; RANK], Vec<u8>)> {
     for (extent, bytes) in extents.iter_mut().zip(header[4..].chunks_exact(4)) {
         *extent = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
     }
-    if extents.contains(&0) || extents[1..].iter().any(|e| *e > MAX_EXTENT) {
+    if extents.contains(&0) {
+        return Err(fail(format!("is empty: its header says {extents:?}")));
+    }
+    if extents[1..].iter().any(|e| *e > MAX_EXTENT) {
         return Err(fail(format!("has impossible extents {extents:?}")));
     }
     let length = extents

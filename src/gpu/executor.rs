@@ -134,15 +134,6 @@ impl Gpu {
                 Access::Uniform => step_bytes,
                 _ => padded(range.bytes),
             };
-            if size > self.profile.max_binding {
-                return Err(Error::Limit {
-                    what: format!("{label}: {}", binding.name),
-                    needed: size,
-                    limit_name: "max_storage_buffer_binding_size",
-                    limit: self.profile.max_binding,
-                    unit: "bytes",
-                });
-            }
             ranges.push((binding.index, range, size));
         }
         let entries: Vec<_> = ranges
@@ -169,6 +160,24 @@ impl Gpu {
             pipeline,
             bind_group,
             workgroups: dispatch.workgroups,
+        })
+    }
+
+    /// Checks that one binding can see so many bytes; `what` is the tensor's name.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where it cannot.
+    pub(crate) fn check_binding(&self, what: impl FnOnce() -> String, bytes: u64) -> Result<()> {
+        let (needed, limit) = (padded(bytes), self.profile.max_binding);
+        if needed <= limit {
+            return Ok(());
+        }
+        Err(Error::Limit {
+            what: what(),
+            needed,
+            limit_name: "max_storage_buffer_binding_size",
+            limit,
+            unit: "bytes",
         })
     }
 

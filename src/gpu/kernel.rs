@@ -90,6 +90,13 @@ impl From<f32> for Constant {
     }
 }
 
+impl From<f64> for Constant {
+    /// Rounds to the nearest f32, the only float that every device has.
+    fn from(v: f64) -> Self {
+        Self::F32(v as f32)
+    }
+}
+
 impl From<bool> for Constant {
     fn from(v: bool) -> Self {
         Self::Bool(v)

@@ -1,7 +1,7 @@
 //! What runs a graph: the GPU, or the reference path on the CPU.
 
 use super::Graph;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::executor::Counters;
 use crate::gpu::profiler::Clock;
 use crate::ops::{Array, Step};
@@ -72,6 +72,12 @@ pub trait Backend {
     /// If there is no such state or the device failed.
     fn read(&mut self, name: &str) -> Result<Array>;
 
+    /// Checks a graph against the device's limits without allocating or compiling.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] that names the tensor and the limit.
+    fn check_limits(&self, graph: &Graph) -> Result<()>;
+
     /// Makes a graph ready to run. Its states must exist.
     ///
     /// # Errors
@@ -118,4 +124,33 @@ pub trait Backend {
 
     /// Bytes of device memory held by states and by the programs' slots.
     fn memory(&self) -> (u64, u64);
+}
+
+/// An error of compiling for `batch` images; where a limit is behind it, with the largest
+/// batch whose graph (as `graph` builds it) stays within the device's limits.
+pub(crate) fn advise_batch(
+    error: Error,
+    batch: usize,
+    backend: &dyn Backend,
+    graph: impl Fn(usize) -> Result<Graph>,
+) -> Error {
+    if !matches!(error, Error::Limit { .. }) {
+        return error;
+    }
+    let fits = |n| graph(n).and_then(|g| backend.check_limits(&g)).is_ok();
+    // Tensors grow with the batch: bisect.
+    let (mut fitting, mut failing) = (0, batch);
+    while failing - fitting > 1 {
+        let middle = fitting.midpoint(failing);
+        if fits(middle) {
+            fitting = middle;
+        } else {
+            failing = middle;
+        }
+    }
+    let advice = match fitting {
+        0 => "not even a batch of 1 fits this device".to_owned(),
+        n => format!("the largest batch that fits is {n}: try --batch-size {n}"),
+    };
+    Error::Device(format!("{error}; {advice}"))
 }

@@ -172,6 +172,10 @@ impl Backend for GpuBackend {
         Ok(Array::from_gpu_bytes(ty, &bytes))
     }
 
+    fn check_limits(&self, graph: &Graph) -> Result<()> {
+        launches(self, graph).map(drop)
+    }
+
     fn compile(&mut self, graph: Graph) -> Result<Program> {
         let compiled = Lowering::new(self, &graph)?.commands()?;
         self.programs.push(compiled);
@@ -279,11 +283,7 @@ struct Lowering<'a> {
 
 impl<'a> Lowering<'a> {
     fn new(backend: &'a GpuBackend, graph: &'a Graph) -> Result<Self> {
-        let launches = graph
-            .nodes()
-            .iter()
-            .map(|node| launch(backend, graph, node))
-            .collect::<Result<Vec<_>>>()?;
+        let launches = launches(backend, graph)?;
         let scratch: Vec<_> = launches.iter().map(|l| l.scratch.clone()).collect();
         let plan = MemoryPlan::new(graph, &scratch);
         let mut largest = vec![String::from("scratch"); plan.slots.len()];
@@ -416,6 +416,34 @@ impl<'a> Lowering<'a> {
             }
         }
     }
+}
+
+/// The launch of every node, checked against the device's limits.
+fn launches(backend: &GpuBackend, graph: &Graph) -> Result<Vec<Launch>> {
+    let nodes = graph.nodes().iter();
+    let launches: Vec<_> = nodes
+        .map(|node| launch(backend, graph, node))
+        .collect::<Result<_>>()?;
+    for (node, launch) in graph.nodes().iter().zip(&launches) {
+        let bound = launch.dispatches.iter().flat_map(|d| &d.bindings);
+        for (name, arg) in bound {
+            let (what, bytes) = match arg {
+                Arg::Input(i) => described(graph, node.inputs.get(*i)),
+                Arg::Output(i) => described(graph, node.outputs.get(*i)),
+                Arg::Scratch(i) => ("scratch".into(), launch.scratch.get(*i).copied()),
+                Arg::Step => continue,
+            };
+            let what = || format!("{}: {name}, {what}", node.label());
+            backend.gpu.check_binding(what, bytes.unwrap_or(0))?;
+        }
+    }
+    Ok(launches)
+}
+
+fn described(graph: &Graph, value: Option<&Value>) -> (String, Option<u64>) {
+    let ty = value.map(|v| &graph.value(*v).ty);
+    let text = ty.map_or_else(String::new, ToString::to_string);
+    (text, ty.map(TensorType::bytes))
 }
 
 fn launch(backend: &GpuBackend, graph: &Graph, node: &Node) -> Result<Launch> {

@@ -18,6 +18,7 @@ mod passes;
 mod reference;
 
 pub use arena::{Arena, Part};
+pub(crate) use backend::advise_batch;
 pub use backend::{Backend, Profile, Program, Ticket, Timing};
 pub use gpu::GpuBackend;
 pub use memory::{MemoryPlan, Slot};

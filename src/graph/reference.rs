@@ -158,6 +158,10 @@ impl Backend for CpuBackend {
         self.state(name).cloned()
     }
 
+    fn check_limits(&self, _graph: &Graph) -> Result<()> {
+        Ok(())
+    }
+
     fn compile(&mut self, graph: Graph) -> Result<Program> {
         for info in &graph.values {
             if let Origin::State(name) = &info.origin {

@@ -2,7 +2,7 @@
 
 use crate::data::Split;
 use crate::error::{Error, Result};
-use crate::graph::{Backend, Graph, Program};
+use crate::graph::{Arena, Backend, Graph, Program, advise_batch};
 use crate::model::{Mode, Model};
 use crate::ops::batch::GatherImages;
 use crate::ops::{Array, Builder, Step};
@@ -36,31 +36,16 @@ impl Predictor {
         let [c, h, w] = model.input();
         let [parameters, statistics] = arenas(model);
         upload_weights(&mut *backend, &parameters, &statistics, weights)?;
-        let mut graph = Graph::new();
-        let images_ty = TensorType::u8([batch, c, h, w]);
         let order_ty = TensorType::u32([batch]);
-        let logits_ty = TensorType::f32([batch, model.classes()]);
-        for (name, ty) in [
-            (IMAGES, &images_ty),
-            (ORDER, &order_ty),
-            (LOGITS, &logits_ty),
-        ] {
-            backend.create(name, ty)?;
-        }
-        let order = Array::index(order_ty.clone(), (0..batch as u32).collect());
+        backend.create(IMAGES, &TensorType::u8([batch, c, h, w]))?;
+        backend.create(ORDER, &order_ty)?;
+        backend.create(LOGITS, &TensorType::f32([batch, model.classes()]))?;
+        let order = Array::index(order_ty, (0..batch as u32).collect());
         backend.write(ORDER, &order)?;
-        let order = graph.state(ORDER, order_ty);
-        let images = graph.state(IMAGES, images_ty);
-        let gather = GatherImages {
-            batch,
-            normalization: model.normalization().clone(),
-        };
-        let images = graph.add1(Box::new(gather), &[order, images])?;
-        let (values, _) = weight_values(&mut graph, &parameters, &statistics)?;
-        let logits = model.lower(&mut graph, &values, images, Mode::Inference)?;
-        let target = graph.state(LOGITS, logits_ty);
-        graph.store(logits, target)?;
-        let program = backend.compile(graph.optimized())?;
+        let graph = |batch| inference_graph(model, [&parameters, &statistics], batch);
+        let program = backend
+            .compile(graph(batch)?)
+            .map_err(|error| advise_batch(error, batch, &*backend, graph))?;
         Ok(Self {
             backend,
             program,
@@ -125,6 +110,25 @@ impl Predictor {
         }
         Ok(evaluation)
     }
+}
+
+/// Bytes to logits, `batch` images at a time.
+fn inference_graph(model: &Model, arenas: [&Arena; 2], batch: usize) -> Result<Graph> {
+    let [c, h, w] = model.input();
+    let mut graph = Graph::new();
+    graph.set_layer("input");
+    let order = graph.state(ORDER, TensorType::u32([batch]));
+    let images = graph.state(IMAGES, TensorType::u8([batch, c, h, w]));
+    let gather = GatherImages {
+        batch,
+        normalization: model.normalization().clone(),
+    };
+    let images = graph.add1(Box::new(gather), &[order, images])?;
+    let (values, _) = weight_values(&mut graph, arenas[0], arenas[1])?;
+    let logits = model.lower(&mut graph, &values, images, Mode::Inference)?;
+    let target = graph.state(LOGITS, TensorType::f32([batch, model.classes()]));
+    graph.store(logits, target)?;
+    Ok(graph.optimized())
 }
 
 /// Softmax of a row of logits.

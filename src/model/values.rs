@@ -156,11 +156,11 @@ pub(super) fn parse_function(text: &str) -> Result<Function, String> {
     let Some(parameter) = parameter else {
         return Ok(*function);
     };
-    let value: f32 = parameter
+    let value: f64 = parameter
         .trim()
         .parse()
         .ok()
-        .filter(|v: &f32| v.is_finite())
+        .filter(|v: &f64| (*v as f32).is_finite())
         .ok_or_else(|| format!("{parameter:?} is no number, in activation {text:?}"))?;
     match function {
         Function::LeakyRelu { .. } => Ok(Function::LeakyRelu { slope: value }),
@@ -200,7 +200,7 @@ pub(super) mod function {
 }
 
 /// An error unless a fraction lies in [0, 1).
-pub(super) fn check_fraction(what: &str, value: f32) -> Result<()> {
+pub(super) fn check_fraction(what: &str, value: f64) -> Result<()> {
     if (0.0..1.0).contains(&value) {
         return Ok(());
     }

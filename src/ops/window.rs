@@ -27,6 +27,15 @@ impl Pads {
         }
     }
 
+    /// ` padded to ..`, where there is any padding.
+    fn described(&self, [h, w]: [usize; 2]) -> String {
+        if *self == Self::default() {
+            return String::new();
+        }
+        let (rows, columns) = (h + self.top + self.bottom, w + self.left + self.right);
+        format!(" padded to {rows} by {columns}")
+    }
+
     /// The padding for which an `h` by `w` image gives `ceil(h / stride)` by
     /// `ceil(w / stride)` windows; an odd row or column goes below or to the
     /// right, as in Keras and ONNX's SAME_UPPER.
@@ -109,8 +118,12 @@ impl Window {
                 return Err(Error::shape(
                     place,
                     format!(
-                        "a window of {} by {} does not fit an image of {} by {} padded by {:?}",
-                        span[0], span[1], image[0], image[1], self.pads
+                        "a window of {} by {} does not fit an image of {} by {}{}",
+                        span[0],
+                        span[1],
+                        image[0],
+                        image[1],
+                        self.pads.described(image)
                     ),
                 ));
             }

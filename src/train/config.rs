@@ -44,9 +44,8 @@ impl Config {
     /// # Errors
     /// [`Error::Usage`] that lists the known ones.
     pub fn optimizer(&self) -> Result<Optimizer> {
-        let decay = self.weight_decay as f32;
         Optimizer::by_name(&self.optimizer)
-            .map(|o| o.with_weight_decay(decay))
+            .map(|o| o.with_weight_decay(self.weight_decay))
             .ok_or_else(|| {
                 Error::Usage(format!(
                     "unknown optimizer {:?}; expected one of {}",

@@ -107,6 +107,7 @@ pub fn train(
 ) -> Result<Summary> {
     let begin = Instant::now();
     let mut session = Session::new(model, data, config, weights, backend)?;
+    folder.begin()?;
     observe(session.start_event());
     let mut last = None;
     for epoch in 1..=config.epochs {

@@ -32,6 +32,8 @@ pub struct HistoryRow {
 #[derive(Clone, Debug)]
 pub struct RunFolder {
     path: PathBuf,
+    /// Files of a run that has not begun: name and text.
+    pending: Vec<(&'static str, String)>,
     history: Vec<HistoryRow>,
 }
 
@@ -42,11 +44,12 @@ const CONFIG: &str = "config.toml";
 const CLASSES: &str = "classes.txt";
 
 impl RunFolder {
-    /// A new folder with model, settings and class names. Without a path it is
-    /// `runs/<model>-<number>`, the first number that is free.
+    /// A new folder with model, settings and class names, made when the training
+    /// [begins](Self::begin). Without a path it is `runs/<model>-<number>`, the first
+    /// number that is free.
     ///
     /// # Errors
-    /// If it cannot be created, or the path holds a run already.
+    /// If the path holds a run already.
     pub fn create(
         path: Option<&Path>,
         model: &Model,
@@ -63,16 +66,28 @@ impl RunFolder {
             Some(path) => path.to_owned(),
             None => free_folder(model.name()),
         };
-        std::fs::create_dir_all(&path).map_err(|e| Error::io(&path, "create", e))?;
-        model.save(&path.join(MODEL))?;
-        let text = toml::to_string(config).map_err(|e| Error::data(&path, e.to_string()))?;
-        atomic::write(&path.join(CONFIG), |w| w.write_all(text.as_bytes()))?;
-        let names = classes.join("\n") + "\n";
-        atomic::write(&path.join(CLASSES), |w| w.write_all(names.as_bytes()))?;
+        let config = toml::to_string(config).map_err(|e| Error::data(&path, e.to_string()))?;
         Ok(Self {
             path,
+            pending: vec![
+                (MODEL, model.to_toml()?),
+                (CONFIG, config),
+                (CLASSES, classes.join("\n") + "\n"),
+            ],
             history: Vec::new(),
         })
+    }
+
+    /// Makes the folder and its first files.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn begin(&mut self) -> Result<()> {
+        std::fs::create_dir_all(&self.path).map_err(|e| Error::io(&self.path, "create", e))?;
+        for (name, text) in self.pending.drain(..) {
+            atomic::write(&self.path.join(name), |w| w.write_all(text.as_bytes()))?;
+        }
+        Ok(())
     }
 
     /// An existing run.
@@ -90,6 +105,7 @@ impl RunFolder {
         }
         Ok(Self {
             path: path.to_owned(),
+            pending: Vec::new(),
             history: Vec::new(),
         })
     }

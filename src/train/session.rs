@@ -7,7 +7,7 @@ use super::{Config, Event, Weights};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::gpu::executor::Counters;
-use crate::graph::{Arena, Backend, Graph, Profile, Program, Ticket};
+use crate::graph::{Arena, Backend, Graph, Profile, Program, Ticket, advise_batch};
 use crate::model::{Mode, Model};
 use crate::ops::batch::Shuffle;
 use crate::ops::cross_entropy::{Labels, SoftmaxCrossEntropy};
@@ -145,24 +145,9 @@ impl<'a> Session<'a> {
 
     fn compile_training(&mut self, batch: usize) -> Result<Program> {
         let graph = self.training_graph(batch)?;
-        self.backend.compile(graph).map_err(|error| match error {
-            Error::Limit { .. } => self.with_fitting_batch(error, batch),
-            other => other,
-        })
-    }
-
-    /// A limit error with the largest batch that stays below it. Sizes grow in
-    /// proportion to the batch, so the ratio tells.
-    fn with_fitting_batch(&self, error: Error, batch: usize) -> Error {
-        let Error::Limit { needed, limit, .. } = &error else {
-            return error;
-        };
-        let fitting = (batch as u128 * u128::from(*limit) / u128::from((*needed).max(1))) as usize;
-        let advice = match fitting {
-            0 => "not even a batch of 1 fits this device".to_owned(),
-            n => format!("the largest batch that fits is about {n}: try --batch-size {n}"),
-        };
-        Error::Device(format!("{error}; {advice}"))
+        self.backend
+            .compile(graph)
+            .map_err(|error| advise_batch(error, batch, &*self.backend, |n| self.training_graph(n)))
     }
 
     fn training_graph(&self, batch: usize) -> Result<Graph> {
@@ -464,10 +449,11 @@ fn check_fit(model: &Model, data: &Dataset) -> Result<()> {
         return Err(Error::model(
             model.name(),
             format!(
-                "has {} outputs, the data set {} has {} classes",
+                "has {} outputs, the data set {} has {} classes (labels 0 to {})",
                 model.classes(),
                 data.name,
-                data.classes.len()
+                data.classes.len(),
+                data.classes.len() - 1
             ),
         ));
     }
@@ -486,7 +472,7 @@ fn create_states(
     backend.create(GRADIENTS, &parameters.ty())?;
     for (name, initial) in optimizer.rule.states() {
         let name = format!("optimizer.{name}");
-        let values = vec![f64::from(*initial); parameters.len()];
+        let values = vec![*initial; parameters.len()];
         backend.create(&name, &parameters.ty())?;
         backend.write(&name, &Array::float(parameters.ty(), values))?;
     }

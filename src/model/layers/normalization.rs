@@ -43,17 +43,17 @@ impl Lower for Activation {
 pub struct BatchNorm2d {
     /// Share of the running statistics kept at each step; 0.99.
     #[serde(default = "momentum")]
-    pub momentum: f32,
+    pub momentum: f64,
     /// Added to the variance; 1e-3.
     #[serde(default = "epsilon")]
-    pub epsilon: f32,
+    pub epsilon: f64,
 }
 
-fn momentum() -> f32 {
+fn momentum() -> f64 {
     0.99
 }
 
-fn epsilon() -> f32 {
+fn epsilon() -> f64 {
     1e-3
 }
 

@@ -14,12 +14,12 @@ pub enum Function {
     /// `x` where positive, else `slope * x` (Maas et al. 2013).
     LeakyRelu {
         /// Slope on the negative side.
-        slope: f32,
+        slope: f64,
     },
     /// `x` where positive, else `alpha * (exp(x) - 1)` (Clevert et al. 2015).
     Elu {
         /// Minus the limit at negative infinity.
-        alpha: f32,
+        alpha: f64,
     },
     /// `x * Phi(x)`, Phi the normal distribution function (Hendrycks and Gimpel 2016).
     Gelu,
@@ -35,7 +35,7 @@ pub enum Function {
 
 impl Function {
     /// The parameter of the function, 0 where it has none.
-    pub fn alpha(self) -> f32 {
+    pub fn alpha(self) -> f64 {
         match self {
             Self::LeakyRelu { slope } => slope,
             Self::Elu { alpha } => alpha,
@@ -95,8 +95,8 @@ impl Function {
         match self {
             Self::Identity => x,
             Self::Relu => x.max(0.0),
-            Self::LeakyRelu { slope } if x <= 0.0 => f64::from(slope) * x,
-            Self::Elu { alpha } if x <= 0.0 => f64::from(alpha) * x.exp_m1(),
+            Self::LeakyRelu { slope } if x <= 0.0 => slope * x,
+            Self::Elu { alpha } if x <= 0.0 => alpha * x.exp_m1(),
             Self::LeakyRelu { .. } | Self::Elu { .. } => x,
             Self::Gelu => 0.5 * x * (1.0 + libm::erf(x * FRAC_1_SQRT_2)),
             Self::GeluTanh => 0.5 * x * (1.0 + gelu_inner(x).tanh()),
@@ -113,9 +113,9 @@ impl Function {
             Self::Identity => 1.0,
             Self::Relu => f64::from(u8::from(saved > 0.0)),
             Self::LeakyRelu { .. } | Self::Elu { .. } if saved > 0.0 => 1.0,
-            Self::LeakyRelu { slope } => f64::from(slope),
-            Self::Elu { alpha } if alpha < 0.0 => f64::from(alpha) * saved.exp(),
-            Self::Elu { alpha } => saved + f64::from(alpha),
+            Self::LeakyRelu { slope } => slope,
+            Self::Elu { alpha } if alpha < 0.0 => alpha * saved.exp(),
+            Self::Elu { alpha } => saved + alpha,
             Self::Gelu => {
                 let density = (-0.5 * saved * saved).exp() / (2.0 * PI).sqrt();
                 0.5 * (1.0 + libm::erf(saved * FRAC_1_SQRT_2)) + saved * density

@@ -34,7 +34,7 @@ pub(super) const INFERENCE: Entry = Entry {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchNorm2dGrad {
     /// Added to the variance.
-    pub epsilon: f32,
+    pub epsilon: f64,
     /// The activation behind the norm, if its gradient is fused in.
     pub activation: Option<Function>,
     /// Whether gradients of mean and variance are given.
@@ -49,7 +49,7 @@ pub struct BatchNorm2dGrad {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchNormInferenceGrad {
     /// Added to the variance.
-    pub epsilon: f32,
+    pub epsilon: f64,
     /// The activation behind the norm, if its gradient is fused in.
     pub activation: Option<Function>,
 }
@@ -169,7 +169,7 @@ impl Operands {
     }
 
     /// What both references start from.
-    fn terms(self, op: &dyn Op, epsilon: f32, inputs: &[&crate::ops::Array]) -> Terms {
+    fn terms(self, op: &dyn Op, epsilon: f64, inputs: &[&crate::ops::Array]) -> Terms {
         let images = Images::of(op, inputs[self.x()].ty()).expect("inferred");
         let dy = inputs[Self::DY].f();
         let g: Vec<f64> = match self.activation {
@@ -188,9 +188,7 @@ impl Operands {
         Terms {
             sum: images.sums(|e| g[e]),
             product: images.sums(|e| g[e] * centred[e]),
-            inverse: variance
-                .map(|v| 1.0 / (v + f64::from(epsilon)).sqrt())
-                .collect(),
+            inverse: variance.map(|v| 1.0 / (v + epsilon).sqrt()).collect(),
             images,
             g,
             centred,

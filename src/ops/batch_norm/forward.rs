@@ -36,7 +36,7 @@ pub(super) const INFERENCE: Entry = Entry {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchNorm2d {
     /// Added to the variance; Keras's default is 1e-3, PyTorch's 1e-5.
-    pub epsilon: f32,
+    pub epsilon: f64,
     /// An activation of `y` done in the same kernel; its slope must follow from its
     /// output.
     pub activation: Option<Function>,
@@ -44,7 +44,7 @@ pub struct BatchNorm2d {
 
 impl BatchNorm2d {
     /// The norm without an activation.
-    pub fn new(epsilon: f32) -> Self {
+    pub fn new(epsilon: f64) -> Self {
         Self {
             epsilon,
             activation: None,
@@ -97,7 +97,7 @@ impl Op for BatchNorm2d {
         let y = io.outputs[0].f_mut();
         for (e, y) in y.iter_mut().enumerate() {
             let c = images.channel(e);
-            let scale = io.inputs[1].f()[c] / (variance[c] + f64::from(self.epsilon)).sqrt();
+            let scale = io.inputs[1].f()[c] / (variance[c] + self.epsilon).sqrt();
             let value = (x.f()[e] - mean[c]) * scale + io.inputs[2].f()[c];
             *y = self.activation.map_or(value, |f| f.value(value));
         }
@@ -147,7 +147,7 @@ impl Op for BatchNorm2d {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchNormInference {
     /// Added to the variance.
-    pub epsilon: f32,
+    pub epsilon: f64,
     /// An activation of `y` done in the same kernel; its slope must follow from its
     /// output.
     pub activation: Option<Function>,
@@ -155,7 +155,7 @@ pub struct BatchNormInference {
 
 impl BatchNormInference {
     /// The norm without an activation.
-    pub fn new(epsilon: f32) -> Self {
+    pub fn new(epsilon: f64) -> Self {
         Self {
             epsilon,
             activation: None,
@@ -196,7 +196,7 @@ impl Op for BatchNormInference {
         let [gamma, beta, mean, variance] = [1, 2, 3, 4].map(|i| io.inputs[i].f());
         for (e, y) in io.outputs[0].f_mut().iter_mut().enumerate() {
             let c = images.channel(e);
-            let scale = gamma[c] / (variance[c] + f64::from(self.epsilon)).sqrt();
+            let scale = gamma[c] / (variance[c] + self.epsilon).sqrt();
             let value = (x.f()[e] - mean[c]) * scale + beta[c];
             *y = self.activation.map_or(value, |f| f.value(value));
         }
@@ -299,7 +299,7 @@ fn measure(images: &Images, slices: &Slices) -> Launch {
 fn normalize(
     images: &Images,
     profile: &Profile,
-    (epsilon, activation): (f32, Option<Function>),
+    (epsilon, activation): (f64, Option<Function>),
     bindings: Vec<(&'static str, Arg)>,
 ) -> Dispatch {
     let run = images.run(profile.kind);
@@ -361,7 +361,7 @@ fn sample_training(draw: &mut Draw) -> Sample {
     let scale = if many {
         1.5 / 0.4
     } else {
-        1.5 / f64::from(epsilon).sqrt()
+        1.5 / epsilon.sqrt()
     };
     let inputs = vec![
         (images.ty(), Fill::Uniform(offset - 1.0, offset + 1.0)),

@@ -25,7 +25,7 @@ pub(super) const ENTRY: Entry = Entry {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct UpdateRunningStats {
     /// The share that is kept; Keras's default is 0.99.
-    pub momentum: f32,
+    pub momentum: f64,
 }
 
 impl Op for UpdateRunningStats {
@@ -48,7 +48,7 @@ impl Op for UpdateRunningStats {
     }
 
     fn reference(&self, io: Reference<'_>) {
-        let momentum = f64::from(self.momentum);
+        let momentum = self.momentum;
         for (running, batch) in io.updates.iter_mut().zip(&io.inputs[2..]) {
             for (r, b) in running.f_mut().iter_mut().zip(batch.f()) {
                 *r = momentum * *r + (1.0 - momentum) * b;
@@ -79,7 +79,7 @@ impl Op for UpdateRunningStats {
 fn sample(draw: &mut Draw) -> Sample {
     let statistic = TensorType::f32([draw.int(1, 150)]);
     let op = UpdateRunningStats {
-        momentum: draw.float(0.0, 1.0) as f32,
+        momentum: draw.float(0.0, 1.0),
     };
     let inputs = vec![(statistic, Fill::Uniform(-2.0, 2.0)); 4];
     // Two products of magnitude up to 2.

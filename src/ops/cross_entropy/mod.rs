@@ -53,7 +53,7 @@ pub struct SoftmaxCrossEntropy {
     /// What the labels are.
     pub labels: Labels,
     /// Share of the target spread evenly over the classes, from 0 up to 1 (excluded).
-    pub label_smoothing: f32,
+    pub label_smoothing: f64,
     /// How the rows' losses are put together.
     pub reduction: Reduction,
 }
@@ -151,7 +151,7 @@ impl Op for SoftmaxCrossEntropy {
         let inner: usize = logits.dims()[2..].iter().product();
         let rows = logits.f().len() / classes;
         let scale = self.scale(labels, weights, rows, classes);
-        let smoothing = f64::from(self.label_smoothing);
+        let smoothing = self.label_smoothing;
         let (loss, derivative) = io.outputs.split_at_mut(1);
         let (loss, derivative) = (loss[0].f_mut(), derivative[0].f_mut());
         for row in 0..rows {

@@ -11,7 +11,7 @@ pub enum Rule {
     /// `v = mu v - lr g; p += v`, or `p += mu v - lr g` with Nesterov (Sutskever et al. 2013).
     Momentum {
         /// Fraction of the last step kept.
-        momentum: f32,
+        momentum: f64,
         /// Looks ahead along the momentum.
         nesterov: bool,
     },
@@ -19,11 +19,11 @@ pub enum Rule {
     /// (Kingma and Ba 2014).
     Adam {
         /// Decay of the mean gradient.
-        beta1: f32,
+        beta1: f64,
         /// Decay of the mean squared gradient.
-        beta2: f32,
+        beta2: f64,
         /// Added outside the root.
-        epsilon: f32,
+        epsilon: f64,
         /// Weight decay moves the parameters directly, by lr times it (Loshchilov and
         /// Hutter 2017), not by way of the gradient.
         decoupled: bool,
@@ -31,32 +31,32 @@ pub enum Rule {
     /// `v = rho v + (1 - rho) g²; p -= lr g / √(v + eps)` (Hinton 2012).
     RmsProp {
         /// Decay of the mean squared gradient.
-        rho: f32,
+        rho: f64,
         /// Fraction of the last step kept.
-        momentum: f32,
+        momentum: f64,
         /// Added inside the root.
-        epsilon: f32,
+        epsilon: f64,
         /// Divides by the variance of the gradient, not its second moment.
         centered: bool,
     },
     /// `v += g²; p -= lr g / √(v + eps)`, v starting at 0.1 (Duchi et al. 2011).
     Adagrad {
         /// Added inside the root.
-        epsilon: f32,
+        epsilon: f64,
     },
     /// `p -= lr sign(b1 m + (1 - b1) g); m = b2 m + (1 - b2) g` (Chen et al. 2023); weight
     /// decay is decoupled, as in the paper's algorithm 2.
     Lion {
         /// Weight of the momentum in the step.
-        beta1: f32,
+        beta1: f64,
         /// Decay of the momentum.
-        beta2: f32,
+        beta2: f64,
     },
 }
 
 impl Rule {
     /// The state tensors: name and initial value.
-    pub fn states(&self) -> &'static [(&'static str, f32)] {
+    pub fn states(&self) -> &'static [(&'static str, f64)] {
         match self {
             Self::Sgd => &[],
             Self::Momentum { .. } => &[("velocity", 0.0)],
@@ -82,7 +82,7 @@ pub struct Optimizer {
     pub rule: Rule,
     /// Decoupled for AdamW and Lion, `p -= lr decay p`; for all others L2,
     /// `g += decay p`, as in PyTorch.
-    pub weight_decay: f32,
+    pub weight_decay: f64,
 }
 
 impl Optimizer {
@@ -104,7 +104,7 @@ impl Optimizer {
     }
 
     /// SGD with momentum.
-    pub fn momentum(momentum: f32) -> Self {
+    pub fn momentum(momentum: f64) -> Self {
         Self::new(Rule::Momentum {
             momentum,
             nesterov: false,
@@ -112,7 +112,7 @@ impl Optimizer {
     }
 
     /// SGD with Nesterov momentum.
-    pub fn nesterov(momentum: f32) -> Self {
+    pub fn nesterov(momentum: f64) -> Self {
         Self::new(Rule::Momentum {
             momentum,
             nesterov: true,
@@ -183,7 +183,7 @@ impl Optimizer {
 
     /// The same optimizer with another weight decay.
     #[must_use]
-    pub fn with_weight_decay(mut self, weight_decay: f32) -> Self {
+    pub fn with_weight_decay(mut self, weight_decay: f64) -> Self {
         self.weight_decay = weight_decay;
         self
     }
@@ -201,14 +201,14 @@ impl Optimizer {
     pub fn corrections(&self, step: u32) -> (f64, f64) {
         match self.rule {
             Rule::Adam { beta1, beta2, .. } => {
-                let correct = |beta: f32| 1.0 - exact(beta).powf(f64::from(step));
+                let correct = |beta: f64| 1.0 - beta.powf(f64::from(step));
                 (correct(beta1), correct(beta2))
             }
             _ => (1.0, 1.0),
         }
     }
 
-    fn decoupled_decay(&self) -> f32 {
+    fn decoupled_decay(&self) -> f64 {
         match self.rule {
             Rule::Lion { .. }
             | Rule::Adam {
@@ -218,21 +218,20 @@ impl Optimizer {
         }
     }
 
-    fn l2(&self) -> f32 {
+    fn l2(&self) -> f64 {
         self.weight_decay - self.decoupled_decay()
     }
 
     /// The new value of a parameter, its states changed in place, in float64.
     pub fn step(&self, p: f64, g: f64, state: &mut [f64; 3], step: &Step) -> f64 {
         let lr = step.learning_rate;
-        let g = g + exact(self.l2()) * p;
-        let decayed = p - lr * exact(self.decoupled_decay()) * p;
+        let g = g + self.l2() * p;
+        let decayed = p - lr * self.decoupled_decay() * p;
         match self.rule {
             Rule::Sgd => p - lr * g,
             Rule::Momentum { momentum, nesterov } => {
-                let mu = exact(momentum);
-                state[0] = mu * state[0] - lr * g;
-                let ahead = mu * state[0] - lr * g;
+                state[0] = momentum * state[0] - lr * g;
+                let ahead = momentum * state[0] - lr * g;
                 p + if nesterov { ahead } else { state[0] }
             }
             Rule::Adam {
@@ -242,10 +241,10 @@ impl Optimizer {
                 ..
             } => {
                 let [m, v, _] = state;
-                *m += (1.0 - exact(beta1)) * (g - *m);
-                *v += (1.0 - exact(beta2)) * (g * g - *v);
+                *m += (1.0 - beta1) * (g - *m);
+                *v += (1.0 - beta2) * (g * g - *v);
                 let rate = lr * step.correction2.sqrt() / step.correction1;
-                decayed - rate * *m / (v.sqrt() + exact(epsilon))
+                decayed - rate * *m / (v.sqrt() + epsilon)
             }
             Rule::RmsProp {
                 rho,
@@ -253,7 +252,6 @@ impl Optimizer {
                 epsilon,
                 centered,
             } => {
-                let rho = exact(rho);
                 state[0] = rho * state[0] + (1.0 - rho) * g * g;
                 let mut variance = state[0];
                 if centered {
@@ -261,23 +259,22 @@ impl Optimizer {
                     // Never negative but for rounding.
                     variance = (variance - state[1] * state[1]).max(0.0);
                 }
-                let d = lr * g / (variance + exact(epsilon)).sqrt();
+                let d = lr * g / (variance + epsilon).sqrt();
                 if momentum == 0.0 {
                     return p - d;
                 }
                 let velocity = &mut state[1 + usize::from(centered)];
-                *velocity = exact(momentum) * *velocity + d;
+                *velocity = momentum * *velocity + d;
                 p - *velocity
             }
             Rule::Adagrad { epsilon } => {
                 state[0] += g * g;
-                p - lr * g / (state[0] + exact(epsilon)).sqrt()
+                p - lr * g / (state[0] + epsilon).sqrt()
             }
             Rule::Lion { beta1, beta2 } => {
                 let m = state[0];
-                let (b1, b2) = (exact(beta1), exact(beta2));
-                state[0] = b2 * m + (1.0 - b2) * g;
-                let direction = b1 * m + (1.0 - b1) * g;
+                state[0] = beta2 * m + (1.0 - beta2) * g;
+                let direction = beta1 * m + (1.0 - beta1) * g;
                 let sign = if direction == 0.0 {
                     0.0
                 } else {
@@ -331,7 +328,6 @@ impl Optimizer {
                 5
             }
         };
-        let rest = |beta: f32| (1.0 - exact(beta)) as f32;
         kernel
             .set("RULE", rule as u32)
             .set("L2", self.l2())
@@ -341,16 +337,10 @@ impl Optimizer {
             .set("CENTERED", centered)
             .set("BETA1", beta1)
             .set("BETA2", beta2)
-            .set("ONE_MINUS_BETA1", rest(beta1))
-            .set("ONE_MINUS_BETA2", rest(beta2))
+            .set("ONE_MINUS_BETA1", 1.0 - beta1)
+            .set("ONE_MINUS_BETA2", 1.0 - beta2)
             .set("EPSILON", epsilon)
     }
-}
-
-/// The decimal number an f32 setting was written as: 0.9f32 means 0.9, not
-/// 0.899999976. Rust prints the shortest decimal that reads back as the same f32.
-fn exact(setting: f32) -> f64 {
-    setting.to_string().parse().unwrap_or(f64::from(setting))
 }
 
 #[cfg(test)]
