@@ -6,7 +6,7 @@ use gpucnn::graph::Profile;
 use gpucnn::model::Model;
 use gpucnn::ops::optimizer::Optimizer;
 use gpucnn::report::profile;
-use gpucnn::train::{self, Config, Event, HistoryRow, RunFolder, Summary};
+use gpucnn::train::{self, Callbacks, Config, Event, HistoryRow, RunFolder, Summary};
 use gpucnn::{Error, Result};
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -140,7 +140,7 @@ pub fn run(args: &Args) -> Result<()> {
         &weights,
         backend,
         &mut folder,
-        &mut |event| reporter.show(event),
+        Callbacks::new(&mut |event| reporter.show(event)),
     )?;
     Ok(())
 }
@@ -230,8 +230,8 @@ impl Reporter {
     fn epoch(&self, row: &HistoryRow) {
         if self.json {
             output::json(
-                &json!({"event": "epoch", "epoch": row.epoch, "loss": row.loss,
-                "accuracy": row.accuracy, "val_loss": row.val_loss,
+                &json!({"event": "epoch", "epoch": row.epoch, "images": row.images,
+                "loss": row.loss, "accuracy": row.accuracy, "val_loss": row.val_loss,
                 "val_accuracy": row.val_accuracy, "seconds": row.seconds,
                 "images_per_s": row.images_per_s}),
             );
