@@ -12,6 +12,8 @@ use crate::ops::reduction::Reduction;
 use crate::ops::{Array, Builder, Value};
 use crate::tensor::TensorType;
 
+/// Images of an evaluation step, unless there are fewer or the device is too small.
+pub const EVAL_BATCH: usize = 256;
 /// Most steps in a submission; rows of the metrics state.
 pub(super) const MAX_STEPS: usize = 64;
 /// The state that holds a row of metrics for each step of a submission.

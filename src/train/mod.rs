@@ -17,7 +17,7 @@ mod weights;
 pub use callbacks::Callbacks;
 pub use config::Config;
 pub use feed::{Metrics, Part};
-pub use graphs::Graphs;
+pub use graphs::{EVAL_BATCH, Graphs};
 pub use run_folder::{HistoryRow, RunFolder};
 pub use session::Session;
 pub use weights::Weights;

@@ -1,7 +1,7 @@
 //! A model in training on a device: its states and programs, and running them.
 
 use super::feed::{Metrics, Part};
-use super::graphs::{Graphs, MAX_STEPS, METRICS};
+use super::graphs::{EVAL_BATCH, Graphs, MAX_STEPS, METRICS};
 use super::pace::Pace;
 use super::{Callbacks, Config, Event, Weights};
 use crate::data::{Dataset, Split};
@@ -16,8 +16,6 @@ use std::time::Instant;
 
 /// Submissions in flight: one runs, one waits, one is being encoded.
 const IN_FLIGHT: usize = 3;
-/// Images of an evaluation step, unless there are fewer or the device is too small.
-const EVAL_BATCH: usize = 256;
 
 /// A model in training on a device.
 pub struct Session<'a> {
