@@ -6,10 +6,15 @@
 // with iy = oy * STRIDE_Y + ky * DILATION_Y - PAD_TOP and likewise ix; taps outside the
 // image are zero.
 //
-//   dy       [IMAGES, GROUPS * O, OH, OW] f32
+//   dy       by the hook `gradient_at`: [IMAGES, GROUPS * O, OH, OW]. Where POOLED, the
+//            gradient behind a max pool whose POOL_H x POOL_W windows lie edge to edge:
+//            [IMAGES, GROUPS * O, POOLED_H, POOLED_W], which goes to the output that the
+//            hook `winner_at` names for each window, by its offset oy * OW + ox; the
+//            others get zero
 //   x        [IMAGES, GROUPS * C, H, W] f32
 //   dw       [PARTS, GROUPS * O, C, KH, KW] f32: each part sums its own images and
 //            gemm/reduce.wgsl adds the parts up, in order
+//   db       by the hook `put_bias`: [PARTS, GROUPS * O], the sum of dy over (i, oy, ox)
 //
 // Tile picture: a workgroup is one subgroup. Its lanes share CHANNELS input channels and
 // each computes four filters' weights for them, going over the images' outputs in patches.
@@ -50,7 +55,16 @@ const PAD_LEFT: u32 = 0u;
 const PATCH_H: u32 = 1u;         // outputs a step sums over
 const PATCH_W: u32 = 1u;
 const CHANNELS: u32 = 1u;        // input channels of a workgroup
+const POOLED: bool = false;
+const POOL_H: u32 = 1u;          // of a pool window; divides PATCH_H
+const POOL_W: u32 = 1u;
 
+const POOLED_H: u32 = OH / POOL_H;
+const POOLED_W: u32 = OW / POOL_W;
+const COVER_H: u32 = POOLED_H * POOL_H;                // outputs that a window reaches
+const COVER_W: u32 = POOLED_W * POOL_W;
+const WINDOWS_H: u32 = PATCH_H / POOL_H;               // pool windows of a patch
+const WINDOWS_W: u32 = PATCH_W / POOL_W;
 const IMAGES_PART: u32 = (IMAGES + PARTS - 1u) / PARTS;
 const AREA_H: u32 = (PATCH_H - 1u) * STRIDE_Y + (KH - 1u) * DILATION_Y + 1u;
 const AREA_W: u32 = (PATCH_W - 1u) * STRIDE_X + (KW - 1u) * DILATION_X + 1u;
@@ -58,10 +72,13 @@ const LOADS: u32 = (AREA_H * AREA_W + LANES - 1u) / LANES;
 const FILTER_BLOCKS: u32 = (O + 4u * LANES - 1u) / (4u * LANES);
 const CHANNEL_BLOCKS: u32 = (C + CHANNELS - 1u) / CHANNELS;
 
-@group(0) @binding(0) var<storage, read> dy: array<f32>;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> dw: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> dw: array<f32>;
 
+fn gradient_at(at: vec4<u32>) -> vec4<f32> { return vec4<f32>(); }
+fn winner_at(at: vec4<u32>) -> vec4<u32> { return vec4<u32>(); }
+fn put_bias(at: u32, value: f32) {
+}
 fn spread(v: f32) -> array<f32, LANES> { return array<f32, LANES>(v); }
 
 @compute @workgroup_size(LANES)
@@ -83,23 +100,43 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         column[i] = q % AREA_W - PAD_LEFT;
     }
     let filters = min(vec4<u32>(o, o + 1u, o + 2u, o + 3u), vec4<u32>(O - 1u)) + g * O;
-    let planes = filters * (OH * OW);
+    let planes = filters * (POOLED_H * POOLED_W);
 
+    var bias_sum: vec4<f32>;
     var sums: array<array<array<vec4<f32>, KW>, KH>, CHANNELS>;
     let end = min(IMAGES, (part + 1u) * IMAGES_PART);
     for (var image = part * IMAGES_PART; image < end; image++) {
-        let images_dy = planes + image * (GROUPS * O * OH * OW);
+        let images_dy = planes + image * (GROUPS * O * POOLED_H * POOLED_W);
         let images_x = (image * GROUPS + g) * (C * H * W);
-        for (var oy = 0u; oy < OH; oy += PATCH_H) {
-            for (var ox = 0u; ox < OW; ox += PATCH_W) {
+        for (var oy = 0u; oy < COVER_H; oy += PATCH_H) {
+            for (var ox = 0u; ox < COVER_W; ox += PATCH_W) {
+                // Gradients at the windows; without a pool each output is its own window.
+                var behind: array<array<vec4<f32>, WINDOWS_W>, WINDOWS_H>;
+                var winner: array<array<vec4<u32>, WINDOWS_W>, WINDOWS_H>;
+                for (var wy = 0u; wy < WINDOWS_H; wy++) {
+                    for (var wx = 0u; wx < WINDOWS_W; wx++) {
+                        let row = oy / POOL_H + wy;
+                        let column = ox / POOL_W + wx;
+                        // Known beforehand where patches fill the output.
+                        let ok = (COVER_H % PATCH_H == 0u || row < POOLED_H) && (COVER_W % PATCH_W == 0u || column < POOLED_W);
+                        let at = images_dy + select(0u, row * POOLED_W + column, ok);
+                        let grad = select(vec4<f32>(), gradient_at(at), ok);
+                        if POOLED {
+                            winner[wy][wx] = winner_at(at);
+                        }
+                        behind[wy][wx] = grad;
+                        bias_sum += grad;
+                    }
+                }
                 var grads: array<array<vec4<f32>, PATCH_W>, PATCH_H>;
                 for (var py = 0u; py < PATCH_H; py++) {
                     for (var px = 0u; px < PATCH_W; px++) {
-                        // Known beforehand where patches fill the output.
-                        let ok = (OH % PATCH_H == 0u || oy + py < OH) && (OW % PATCH_W == 0u || ox + px < OW);
-                        let at = images_dy + select(0u, (oy + py) * OW + ox + px, ok);
-                        let grad = vec4<f32>(dy[at.x], dy[at.y], dy[at.z], dy[at.w]);
-                        grads[py][px] = select(vec4<f32>(), grad, ok);
+                        var grad = behind[py / POOL_H][px / POOL_W];
+                        if POOLED {
+                            let here = vec4<u32>((oy + py) * OW + ox + px);
+                            grad = select(vec4<f32>(), grad, winner[py / POOL_H][px / POOL_W] == here);
+                        }
+                        grads[py][px] = grad;
                     }
                 }
                 for (var step = 0u; step < CHANNELS; step++) {
@@ -129,6 +166,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
     }
 
+    if c0 == 0u {
+        for (var i = 0u; i < 4u; i++) {
+            if o + i < O {
+                put_bias((part * GROUPS + g) * O + o + i, bias_sum[i]);
+            }
+        }
+    }
     let weights = C * KH * KW;
     for (var step = 0u; step < CHANNELS; step++) {
         let c = c0 + step;

@@ -9,7 +9,8 @@
 //   x        [IMAGES, GROUPS * C, H, W] f32
 //   packed   [GROUPS, C, KH, KW, ROW] f32 read as vec4, from conv2d/pack.wgsl
 //   bias     [GROUPS * O], read where HAS_BIAS; otherwise anything
-//   y        [IMAGES, GROUPS * O, OH, OW] f32
+//   results  by the hook `put`: [IMAGES, GROUPS * O, OH, OW], or the maxima of POOL_H x
+//            POOL_W windows of it that lie edge to edge, and where they were found
 //
 // Tile picture: a workgroup is one subgroup. Its lanes share a patch of PATCH_H x
 // PATCH_W outputs of one image; each lane computes four output channels of it.
@@ -49,11 +50,17 @@ const PAD_LEFT: u32 = 0u;
 const PATCH_H: u32 = 1u;         // outputs of a workgroup
 const PATCH_W: u32 = 1u;
 const CHANNELS: u32 = 1u;        // input channels a step; divides C
+const POOL_H: u32 = 1u;          // of a pool window; divides PATCH_H
+const POOL_W: u32 = 1u;
 const HAS_BIAS: bool = false;
 const ALPHA: f32 = 0.0;          // the activation's parameter
 
-const PATCHES_X: u32 = (OW + PATCH_W - 1u) / PATCH_W;
-const PATCHES: u32 = (OH + PATCH_H - 1u) / PATCH_H * PATCHES_X;
+const POOLED_H: u32 = OH / POOL_H;
+const POOLED_W: u32 = OW / POOL_W;
+const COVER_H: u32 = POOLED_H * POOL_H;                // outputs that a window reaches
+const COVER_W: u32 = POOLED_W * POOL_W;
+const PATCHES_X: u32 = (COVER_W + PATCH_W - 1u) / PATCH_W;
+const PATCHES: u32 = (COVER_H + PATCH_H - 1u) / PATCH_H * PATCHES_X;
 const AREA_H: u32 = (PATCH_H - 1u) * STRIDE_Y + (KH - 1u) * DILATION_Y + 1u;
 const AREA_W: u32 = (PATCH_W - 1u) * STRIDE_X + (KW - 1u) * DILATION_X + 1u;
 const LOADS: u32 = (AREA_H * AREA_W + LANES - 1u) / LANES;
@@ -63,9 +70,10 @@ const BLOCKS: u32 = (ROW + LANES - 1u) / LANES;
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> packed: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
 fn activate(v: f32, alpha: f32) -> f32 { return v; }
+fn put(at: u32, value: f32, winner: u32) {
+}
 fn spread(v: f32) -> array<f32, LANES> { return array<f32, LANES>(v); }
 
 fn bias_at(g: u32, o: u32) -> f32 {
@@ -75,9 +83,9 @@ fn bias_at(g: u32, o: u32) -> f32 {
     return 0.0;
 }
 
-fn put(o: u32, at: u32, value: f32) {
+fn finish(o: u32, at: u32, value: f32, winner: u32) {
     if o < O {
-        y[at] = activate(value, ALPHA);
+        put(at, activate(value, ALPHA), winner);
     }
 }
 
@@ -138,15 +146,26 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     let o = quad * 4u;
     let b = vec4<f32>(bias_at(g, o), bias_at(g, o + 1u), bias_at(g, o + 2u), bias_at(g, o + 3u));
+    // The winners so far of a row of windows, and where they are in the output plane.
+    var best: array<vec4<f32>, PATCH_W>;
+    var winner: array<vec4<u32>, PATCH_W>;
     for (var py = 0u; py < PATCH_H; py++) {
         for (var px = 0u; px < PATCH_W; px++) {
-            if oy + py < OH && ox + px < OW {
-                let sum = sums[py][px] + b;
-                let at = ((image * GROUPS + g) * O + o) * (OH * OW) + (oy + py) * OW + ox + px;
-                put(o, at, sum.x);
-                put(o + 1u, at + OH * OW, sum.y);
-                put(o + 2u, at + 2u * OH * OW, sum.z);
-                put(o + 3u, at + 3u * OH * OW, sum.w);
+            let value = sums[py][px] + b;
+            let at = (oy + py) * OW + ox + px;
+            let w = px / POOL_W;
+            let first = py % POOL_H == 0u && px % POOL_W == 0u;
+            let wins = vec4<bool>(first) | (value > best[w]);
+            best[w] = select(best[w], value, wins);
+            winner[w] = select(winner[w], vec4<u32>(at), wins);
+            let last = py % POOL_H == POOL_H - 1u && px % POOL_W == POOL_W - 1u;
+            if last && oy + py < COVER_H && ox + px < COVER_W {
+                let plane = ((image * GROUPS + g) * O + o) * (POOLED_H * POOLED_W);
+                let to = plane + (oy + py) / POOL_H * POOLED_W + (ox + px) / POOL_W;
+                finish(o, to, best[w].x, winner[w].x);
+                finish(o + 1u, to + POOLED_H * POOLED_W, best[w].y, winner[w].y);
+                finish(o + 2u, to + 2u * POOLED_H * POOLED_W, best[w].z, winner[w].z);
+                finish(o + 3u, to + 3u * POOLED_H * POOLED_W, best[w].w, winner[w].w);
             }
         }
     }

@@ -1,10 +1,12 @@
 //! Kernels: a WGSL file plus the values that specialise it.
 //!
 //! A shader under `shaders/` is valid WGSL as it stands. The loader changes it
-//! in two ways only, both by name, so that no template syntax is needed:
+//! in three ways only, all by name, so that no template syntax is needed:
 //!
 //! * **constants**: `const TILE: u32 = 8u;` at the start of a line gets
 //!   another value ([`Kernel::set`]);
+//! * **aliases**: `alias Element = f32;` at the start of a line gets another type
+//!   ([`Kernel::alias`]);
 //! * **hooks**: a top-level function with a default body, such as
 //!   `fn activate(x: f32, alpha: f32) -> f32 { return x; }`, is redirected to a
 //!   function of a library file with the same parameters ([`Kernel::hook`]).
@@ -114,6 +116,7 @@ impl From<[f32; 4]> for Constant {
 pub struct Kernel {
     file: ShaderFile,
     constants: Vec<(&'static str, Constant)>,
+    aliases: Vec<(&'static str, &'static str)>,
     hooks: Vec<(&'static str, ShaderFile, &'static str)>,
 }
 
@@ -123,6 +126,7 @@ impl Kernel {
         Self {
             file,
             constants: Vec::new(),
+            aliases: Vec::new(),
             hooks: Vec::new(),
         }
     }
@@ -131,6 +135,13 @@ impl Kernel {
     #[must_use]
     pub fn set(mut self, name: &'static str, value: impl Into<Constant>) -> Self {
         self.constants.push((name, value.into()));
+        self
+    }
+
+    /// Makes the alias `name` stand for the WGSL type `ty`.
+    #[must_use]
+    pub fn alias(mut self, name: &'static str, ty: &'static str) -> Self {
+        self.aliases.push((name, ty));
         self
     }
 
@@ -149,7 +160,8 @@ impl Kernel {
     /// The specialised WGSL.
     ///
     /// # Errors
-    /// If a constant or hook does not exist in the file, or a constant's type differs.
+    /// If a constant, alias or hook does not exist in the file, or a constant's type
+    /// differs.
     pub fn wgsl(&self) -> Result<String> {
         let mut text = self.file.text.to_owned();
         let mut libraries: Vec<ShaderFile> = Vec::new();
@@ -162,6 +174,9 @@ impl Kernel {
         }
         for (name, value) in &self.constants {
             text = self.replace_constant(&text, name, *value)?;
+        }
+        for (name, ty) in &self.aliases {
+            text = self.replace_alias(&text, name, ty)?;
         }
         Ok(text)
     }
@@ -201,6 +216,17 @@ impl Kernel {
             value.wgsl(),
             &text[end..]
         ))
+    }
+
+    fn replace_alias(&self, text: &str, name: &str, ty: &str) -> Result<String> {
+        let head = format!("alias {name} =");
+        let start = line_start(text, &head)
+            .ok_or_else(|| self.fail(format!("no line starts with `{head}`")))?;
+        let end = start
+            + text[start..]
+                .find(';')
+                .ok_or_else(|| self.fail(format!("`{head}` has no semicolon")))?;
+        Ok(format!("{}{head} {ty}{}", &text[..start], &text[end..]))
     }
 
     fn redirect(&self, text: &str, name: &str, target: &str) -> Result<String> {
@@ -314,6 +340,33 @@ pub struct Launch {
     pub dispatches: Vec<Dispatch>,
 }
 
+impl Launch {
+    /// Reserves another scratch buffer.
+    pub fn reserve(&mut self, bytes: u64) -> Arg {
+        self.scratch.push(bytes);
+        Arg::Scratch(self.scratch.len() - 1)
+    }
+
+    /// This launch with `next` after it, whose inputs and outputs are put where `place`
+    /// says and whose scratch is kept apart.
+    #[must_use]
+    pub fn then(mut self, mut next: Self, place: impl Fn(Arg) -> Arg) -> Self {
+        let taken = self.scratch.len();
+        for dispatch in &mut next.dispatches {
+            for (_, arg) in &mut dispatch.bindings {
+                *arg = match *arg {
+                    Arg::Scratch(i) => Arg::Scratch(taken + i),
+                    Arg::Step => Arg::Step,
+                    other => place(other),
+                };
+            }
+        }
+        self.scratch.append(&mut next.scratch);
+        self.dispatches.append(&mut next.dispatches);
+        self
+    }
+}
+
 impl From<Dispatch> for Launch {
     fn from(dispatch: Dispatch) -> Self {
         Self {
@@ -349,6 +402,20 @@ mod tests {
             "fn hook(x: f32, alpha: f32) -> f32 { return twice(x, alpha); }\nfn rest() {}"
         ));
         naga::front::wgsl::parse_str(&text).unwrap();
+    }
+
+    #[test]
+    fn aliases_are_replaced_by_name() {
+        const FILE: ShaderFile = ShaderFile {
+            path: "test.wgsl",
+            text: "alias Element = f32; // an element\nconst ZERO = Element();\n",
+        };
+        let text = Kernel::new(FILE).alias("Element", "vec4<f32>").wgsl();
+        let text = text.unwrap();
+        assert!(text.starts_with("alias Element = vec4<f32>; // an element\n"));
+        naga::front::wgsl::parse_str(&text).unwrap();
+        let missing = Kernel::new(FILE).alias("Sum", "f32").wgsl().unwrap_err();
+        assert!(missing.to_string().contains("alias Sum ="), "{missing}");
     }
 
     #[test]

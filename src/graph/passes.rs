@@ -1,6 +1,7 @@
 //! Passes: plain functions from graph to graph.
 
-use super::{Graph, Node};
+use super::{Graph, Node, Origin};
+use crate::error::Result;
 use crate::ops::{Op, Value};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,6 +11,37 @@ impl Graph {
     #[must_use]
     pub fn optimized(self) -> Self {
         self.without_dead_nodes().fused().without_dead_nodes()
+    }
+
+    /// Turns each elementwise node and the smaller-making one that alone reads it round,
+    /// where they commute: the element function then has less to do, forward and backward.
+    /// To be done before gradients are added.
+    ///
+    /// # Errors
+    /// None that the nodes did not have before.
+    pub fn shrink_first(&mut self) -> Result<()> {
+        for second in 0..self.nodes.len() {
+            let next = self.nodes[second].clone();
+            let Some(first) = self.nodes[..second].iter().position(|n| {
+                n.inputs.len() == 1 && n.outputs == next.inputs && n.op.commutes_with(&*next.op)
+            }) else {
+                continue;
+            };
+            let between = next.inputs[0];
+            if !self.may_fuse(first, second, between) {
+                continue;
+            }
+            let mut previous = self.nodes[first].clone();
+            let types = next.op.infer(&self.types(&previous.inputs))?;
+            // The result keeps its name; what lies between gets a new one.
+            let shrunk = self.push(types[0].clone(), Origin::Result);
+            let mut earlier = next.clone();
+            earlier.inputs = std::mem::replace(&mut previous.inputs, vec![shrunk]);
+            previous.outputs = vec![std::mem::replace(&mut earlier.outputs[0], shrunk)];
+            self.nodes[first] = earlier;
+            self.nodes[second] = previous;
+        }
+        Ok(())
     }
 
     /// Drops nodes that neither update or store anything nor feed one that does.

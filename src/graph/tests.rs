@@ -3,7 +3,9 @@
 use super::*;
 use crate::ops::activation::ActivationGrad;
 use crate::ops::binary::{Binary, BinaryOp, SumTo};
-use crate::ops::{Array, Step};
+use crate::ops::conv2d::Conv2d;
+use crate::ops::pool2d::MaxPool2d;
+use crate::ops::{Array, Step, Window};
 
 const RELU: Activation = Activation(Function::Relu);
 
@@ -181,4 +183,27 @@ fn views_are_read_and_written_in_place() {
     cpu.run(program, &[Step::default()]).unwrap();
     let result = cpu.read("arena").unwrap();
     assert_eq!(&result.f()[126..131], &[0.5, 0.5, 0.0, 2.0, 0.5]);
+}
+
+#[test]
+fn an_activation_moves_behind_a_pool_and_all_three_become_one_node() {
+    let mut graph = Graph::new();
+    let x = graph.state("x", TensorType::f32([1, 1, 6, 6]));
+    let w = graph.state("w", TensorType::f32([2, 1, 3, 3]));
+    let conv = Conv2d::new(Window::new([3, 3]), 1);
+    let y = graph.add1(Box::new(conv), &[x, w]).unwrap();
+    let y = graph.add1(Box::new(RELU), &[y]).unwrap();
+    let window = Window {
+        stride: [2, 2],
+        ..Window::new([2, 2])
+    };
+    let y = graph.add1(Box::new(MaxPool2d { window }), &[y]).unwrap();
+    let out = graph.state("y", graph.ty(y).clone());
+    graph.store(y, out).unwrap();
+    graph.shrink_first().unwrap();
+    let names: Vec<_> = graph.nodes().iter().map(|n| n.op.name()).collect();
+    assert_eq!(names, ["conv2d", "max_pool2d", "activation"]);
+    // What was asked for is still what is stored.
+    assert_eq!(graph.nodes()[2].outputs, [y]);
+    assert_eq!(graph.optimized().nodes().len(), 1);
 }

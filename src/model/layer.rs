@@ -216,8 +216,11 @@ layers! {
     Dense = "dense", "fc";
     Activation = "activation", "act";
     BatchNorm2d = "batch_norm2d", "bn";
+    Dropout = "dropout", "dropout";
     Flatten = "flatten", "flatten";
     Reshape = "reshape", "reshape";
+    ZeroPad2d = "zero_pad2d", "pad";
     Add = "add", "add";
     Mul = "mul", "mul";
+    Concat = "concat", "concat";
 }

@@ -1,17 +1,19 @@
 //! The kinds of layers. Each is a small value with Keras's defaults; its fields are the
 //! attributes of the model file.
 
+mod concat;
 mod convolution;
 mod merge;
 mod normalization;
 mod pooling;
 mod shape;
 
+pub use concat::Concat;
 pub use convolution::{Conv2d, Dense, DepthwiseConv2d};
 pub use merge::{Add, Mul};
-pub use normalization::{Activation, BatchNorm2d};
+pub use normalization::{Activation, BatchNorm2d, Dropout};
 pub use pooling::{AvgPool2d, GlobalAvgPool, MaxPool2d};
-pub use shape::{Flatten, Reshape};
+pub use shape::{Flatten, Reshape, ZeroPad2d};
 
 use super::layer::Lowering;
 use crate::error::Result;

@@ -23,6 +23,7 @@ mod file;
 mod initial;
 mod layer;
 mod layers;
+mod presets;
 mod summary;
 mod values;
 
@@ -30,8 +31,8 @@ pub use builder::{ModelBuilder, Node};
 pub use initial::Init;
 pub use layer::{Layer, Lowering, Mode};
 pub use layers::{
-    Activation, Add, AvgPool2d, BatchNorm2d, Conv2d, Dense, DepthwiseConv2d, Flatten,
-    GlobalAvgPool, MaxPool2d, Mul, Reshape,
+    Activation, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dense, DepthwiseConv2d, Dropout,
+    Flatten, GlobalAvgPool, MaxPool2d, Mul, Reshape, ZeroPad2d,
 };
 pub use summary::{LayerSummary, Summary};
 pub use values::{Pad, Pair};
@@ -69,6 +70,14 @@ pub struct ParameterSpec {
     pub init: Init,
     /// Whether the optimizer changes it; running statistics are not trainable.
     pub trainable: bool,
+}
+
+impl ParameterSpec {
+    /// The layer it belongs to.
+    pub fn layer(&self) -> &str {
+        let role = self.name.rfind('.');
+        role.map_or("", |dot| &self.name[..dot])
+    }
 }
 
 /// How a model is trained unless told otherwise.
@@ -135,7 +144,8 @@ impl Model {
             classes: 0,
         };
         model.check_names()?;
-        let (graph, output, parameters) = model.trace(1)?;
+        let (graph, outputs, parameters) = model.trace(1)?;
+        let output = outputs[outputs.len() - 1];
         model.parameters = parameters;
         match graph.ty(output).shape.dims() {
             [_, classes] => model.classes = *classes,
@@ -252,11 +262,14 @@ impl Model {
         mode: Mode,
     ) -> Result<Value> {
         let mut lowering = Lowering::new(graph, mode, layer::Parameters::Given(parameters));
-        self.lower_into(&mut lowering, images)
+        let outputs = self.lower_into(&mut lowering, images)?;
+        graph.shrink_first()?;
+        Ok(outputs[outputs.len() - 1])
     }
 
     /// Lowers into a graph of its own to find parameters and shapes; `batch` images.
-    fn trace(&self, batch: usize) -> Result<(Graph, Value, Vec<ParameterSpec>)> {
+    /// The values are those of [`lower_into`](Self::lower_into).
+    fn trace(&self, batch: usize) -> Result<(Graph, Vec<Value>, Vec<ParameterSpec>)> {
         let [c, h, w] = self.input;
         if self.input.contains(&0) {
             let problem = format!("input {:?} must be at least 1 everywhere", self.input);
@@ -270,19 +283,21 @@ impl Model {
             Mode::Inference,
             layer::Parameters::Found(&mut found),
         );
-        let output = self.lower_into(&mut lowering, images)?;
-        Ok((graph, output, found))
+        let outputs = self.lower_into(&mut lowering, images)?;
+        Ok((graph, outputs, found))
     }
 
-    fn lower_into(&self, lowering: &mut Lowering<'_>, images: Value) -> Result<Value> {
+    /// Lowers every layer; returns the images, then each layer's output.
+    fn lower_into(&self, lowering: &mut Lowering<'_>, images: Value) -> Result<Vec<Value>> {
         let mut values = HashMap::from([(INPUT, images)]);
-        let mut last = images;
+        let mut outputs = vec![images];
         for named in &self.layers {
             let inputs: Vec<Value> = named.inputs.iter().map(|n| values[n.as_str()]).collect();
-            last = lowering.layer(named, &inputs)?;
-            values.insert(&named.name, last);
+            let output = lowering.layer(named, &inputs)?;
+            values.insert(&named.name, output);
+            outputs.push(output);
         }
-        Ok(last)
+        Ok(outputs)
     }
 
     fn check_names(&self) -> Result<()> {
@@ -292,11 +307,10 @@ impl Model {
             if known.contains(&named.name.as_str()) {
                 return fail(format!("two layers are named {:?}", named.name));
             }
-            if named.name.is_empty() || named.name.contains('.') {
-                return fail(format!(
-                    "{:?} is no layer name: it must not be empty or hold a dot",
-                    named.name
-                ));
+            // Parts between dots, as in torchvision's layer1.0.conv1, are names themselves.
+            if named.name.split('.').any(str::is_empty) {
+                let problem = "is no layer name: it must not be empty, nor begin or end with a dot";
+                return fail(format!("{:?} {problem}", named.name));
             }
             if let Some(unknown) = named.inputs.iter().find(|i| !known.contains(&i.as_str())) {
                 return fail(format!(

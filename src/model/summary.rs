@@ -25,7 +25,7 @@ pub struct LayerSummary {
     pub statistics: usize,
     /// Floating-point operations of the forward pass; a multiply-add counts two.
     pub flops: u64,
-    /// Bytes of its output.
+    /// Bytes of its output; 0 where it is the input under another name.
     pub activation_bytes: u64,
 }
 
@@ -54,27 +54,27 @@ impl Model {
     /// # Errors
     /// None for a model that was built; the signature follows lowering's.
     pub fn summary(&self) -> Result<Summary> {
-        let (graph, _, _) = self.trace(1)?;
+        let (graph, outputs, _) = self.trace(1)?;
         let layers: Vec<LayerSummary> = self
             .layers()
             .iter()
-            .map(|named| {
+            .zip(&outputs[1..])
+            .map(|(named, output)| {
                 let nodes = graph.nodes().iter().filter(|n| n.layer == named.name);
                 let types = |values: &[crate::ops::Value]| {
                     let types = values.iter().map(|v| graph.ty(*v).clone());
                     types.collect::<Vec<_>>()
                 };
+                let output = graph.ty(*output);
                 let mut flops = 0;
-                let mut output = None;
+                let mut renames = true;
                 for node in nodes {
-                    let outputs = types(&node.outputs);
-                    flops += node.op.flops(&types(&node.inputs), &outputs);
-                    output = outputs.into_iter().next();
+                    flops += node.op.flops(&types(&node.inputs), &types(&node.outputs));
+                    renames &= node.op.alias().is_some();
                 }
-                let own = format!("{}.", named.name);
                 let count = |trainable: bool| {
                     let mine = self.parameters().iter();
-                    mine.filter(|p| p.name.starts_with(&own) && p.trainable == trainable)
+                    mine.filter(|p| p.layer() == named.name && p.trainable == trainable)
                         .map(|p| p.shape.len())
                         .sum()
                 };
@@ -82,13 +82,11 @@ impl Model {
                     name: named.name.clone(),
                     type_name: named.layer.type_name(),
                     inputs: named.inputs.clone(),
-                    output: output
-                        .as_ref()
-                        .map_or_else(Vec::new, |t| t.shape.dims()[1..].to_vec()),
+                    output: output.shape.dims()[1..].to_vec(),
                     parameters: count(true),
                     statistics: count(false),
                     flops,
-                    activation_bytes: output.map_or(0, |t| t.bytes()),
+                    activation_bytes: if renames { 0 } else { output.bytes() },
                 }
             })
             .collect();

@@ -1,6 +1,7 @@
 //! Attribute values as model files and the builder write them.
 
-use crate::error::{Error, Result};
+use super::layer::Lowering;
+use crate::error::Result;
 use crate::ops::{Pads, Window, activation::Function};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -199,13 +200,44 @@ pub(super) mod function {
     }
 }
 
-/// An error unless a fraction lies in [0, 1).
-pub(super) fn check_fraction(what: &str, value: f64) -> Result<()> {
+/// Serde for zeros around an image: a number for all sides, or
+/// `[top, bottom, left, right]`.
+pub(super) mod pads {
+    use super::{Deserialize, Deserializer, Pads, Serialize, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(
+        untagged,
+        expecting = "expected a number or [top, bottom, left, right]"
+    )]
+    enum Text {
+        All(usize),
+        Sides([usize; 4]),
+    }
+
+    pub fn serialize<S: Serializer>(pads: &Pads, serializer: S) -> Result<S::Ok, S::Error> {
+        [pads.top, pads.bottom, pads.left, pads.right].serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Pads, D::Error> {
+        Ok(match Text::deserialize(deserializer)? {
+            Text::All(pad) => Pads::uniform(pad),
+            Text::Sides([top, bottom, left, right]) => Pads {
+                top,
+                bottom,
+                left,
+                right,
+            },
+        })
+    }
+}
+
+/// An error that names the layer unless its attribute `what` lies in [0, 1).
+pub(super) fn check_fraction(lowering: &Lowering<'_>, what: &str, value: f64) -> Result<()> {
     if (0.0..1.0).contains(&value) {
         return Ok(());
     }
-    Err(Error::shape(
-        what,
-        format!("expected at least 0 and below 1, found {value}"),
-    ))
+    Err(lowering.error(format!(
+        "{what}: expected at least 0 and below 1, found {value}"
+    )))
 }

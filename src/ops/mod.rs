@@ -15,8 +15,10 @@ pub mod batch;
 pub mod batch_norm;
 pub mod bias;
 pub mod binary;
+pub mod concat;
 pub mod conv2d;
 pub mod cross_entropy;
+pub mod dropout;
 pub mod elementwise_loss;
 pub mod fill;
 mod gemm;
@@ -24,7 +26,9 @@ mod lanes;
 pub mod matmul;
 pub mod metrics;
 pub mod optimizer;
+pub mod pad;
 pub mod pool2d;
+pub mod random;
 pub mod reduction;
 pub mod reshape;
 pub mod sample;
@@ -205,6 +209,13 @@ pub trait Op: Any + Debug + Send + Sync {
         outputs.iter().map(|t| t.shape.len() as u64).sum()
     }
 
+    /// Whether `next` after this elementwise op gives the same as this op after `next`.
+    /// Where `next` makes its input smaller, the graph turns them round.
+    fn commutes_with(&self, next: &dyn Op) -> bool {
+        let _ = next;
+        false
+    }
+
     /// This op with `next` (which alone reads this op's output 0, as its input 0)
     /// done in its epilogue, if it can. The fused node's inputs are this node's,
     /// then `next`'s from its second; its outputs are `next`'s, then this node's
@@ -247,13 +258,16 @@ pub fn registry() -> Vec<Entry> {
         bias::ENTRIES,
         binary::ENTRIES,
         batch_norm::ENTRIES,
+        concat::ENTRIES,
         conv2d::ENTRIES,
         cross_entropy::ENTRIES,
+        dropout::ENTRIES,
         elementwise_loss::ENTRIES,
         fill::ENTRIES,
         matmul::ENTRIES,
         metrics::ENTRIES,
         optimizer::ENTRIES,
+        pad::ENTRIES,
         pool2d::ENTRIES,
         reshape::ENTRIES,
         scale::ENTRIES,

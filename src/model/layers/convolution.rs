@@ -135,13 +135,14 @@ impl Lower for Conv2d {
         let window = self
             .padding
             .window(self.kernel, self.stride, self.dilation, image);
-        let y = lowering.op(conv2d::Conv2d::new(window, self.groups), &[x, weight])?;
-        biased(
-            lowering,
-            y,
-            self.bias.then_some(self.filters),
-            self.activation,
-        )
+        let op = conv2d::Conv2d::new(window, self.groups).with_bias(self.bias);
+        let y = if self.bias {
+            let bias = lowering.parameter("bias", [self.filters], Init::Zeros)?;
+            lowering.op(op, &[x, weight, bias])?
+        } else {
+            lowering.op(op, &[x, weight])?
+        };
+        lowering.activation(self.activation, y)
     }
 }
 

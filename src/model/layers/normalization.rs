@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::model::layer::{Lower, Lowering};
 use crate::model::{Init, Mode, values};
 use crate::ops::activation::Function;
-use crate::ops::{Value, batch_norm};
+use crate::ops::{Value, batch_norm, dropout};
 use serde::{Deserialize, Serialize};
 
 /// An activation on its own; any shape.
@@ -70,7 +70,7 @@ impl Lower for BatchNorm2d {
     fn lower(&self, lowering: &mut Lowering<'_>, inputs: &[Value]) -> Result<Value> {
         let x = single(lowering, inputs)?;
         let shape = [lowering.channels(x)?];
-        values::check_fraction("batch_norm2d momentum", self.momentum)?;
+        values::check_fraction(lowering, "momentum", self.momentum)?;
         let gamma = lowering.parameter("weight", shape, Init::Ones)?;
         let beta = lowering.parameter("bias", shape, Init::Zeros)?;
         let mean = lowering.statistic("running_mean", shape, Init::Zeros)?;
@@ -86,5 +86,35 @@ impl Lower for BatchNorm2d {
         };
         lowering.ops(update, &[mean, variance, outputs[1], outputs[2]])?;
         Ok(outputs[0])
+    }
+}
+
+/// Dropout (Srivastava et al. 2014), any shape: in training each element is zero with
+/// probability `rate`, else times 1 / (1 - rate); at inference nothing changes.
+///
+/// Each layer has a mask of its own at each step, drawn from the run's seed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dropout {
+    /// Probability that an element is dropped; at least 0 and below 1.
+    pub rate: f64,
+}
+
+impl Dropout {
+    /// The layer that drops this share of the elements.
+    pub fn new(rate: f64) -> Self {
+        Self { rate }
+    }
+}
+
+impl Lower for Dropout {
+    fn lower(&self, lowering: &mut Lowering<'_>, inputs: &[Value]) -> Result<Value> {
+        let x = single(lowering, inputs)?;
+        values::check_fraction(lowering, "rate", self.rate)?;
+        if lowering.mode() == Mode::Inference || self.rate == 0.0 {
+            return Ok(x);
+        }
+        let (rate, key) = (self.rate, lowering.index());
+        lowering.op(dropout::Dropout { rate, key }, &[x])
     }
 }

@@ -1,9 +1,10 @@
-//! Layers that change the shape only.
+//! Layers that change the shape and compute nothing.
 
 use super::single;
 use crate::error::Result;
 use crate::model::layer::{Lower, Lowering};
-use crate::ops::{Value, reshape};
+use crate::model::values;
+use crate::ops::{Pads, Value, pad, reshape};
 use serde::{Deserialize, Serialize};
 
 /// [N, C, H, W] to [N, C·H·W].
@@ -51,5 +52,35 @@ impl Lower for Reshape {
         let dims: Vec<usize> = std::iter::once(batch).chain(self.shape.clone()).collect();
         let shape = dims.as_slice().into();
         lowering.op(reshape::Reshape { shape }, &[x])
+    }
+}
+
+/// Zeros around images: [N, C, H, W] to [N, C, top + H + bottom, left + W + right].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ZeroPad2d {
+    /// Rows and columns of zeros; 1 on each side. In model files a number for all sides,
+    /// or `[top, bottom, left, right]`.
+    #[serde(default = "one_each", with = "values::pads")]
+    pub padding: Pads,
+}
+
+fn one_each() -> Pads {
+    Pads::uniform(1)
+}
+
+impl Default for ZeroPad2d {
+    fn default() -> Self {
+        Self {
+            padding: one_each(),
+        }
+    }
+}
+
+impl Lower for ZeroPad2d {
+    fn lower(&self, lowering: &mut Lowering<'_>, inputs: &[Value]) -> Result<Value> {
+        let x = single(lowering, inputs)?;
+        lowering.channels(x)?;
+        lowering.op(pad::Pad::images(self.padding), &[x])
     }
 }

@@ -1,14 +1,18 @@
 //! The weight gradient on software adapters: `shaders/conv2d/correlate.wgsl`.
 
-use super::Geometry;
 use super::launch::specialise;
 use super::patch::{LOAD_COST, MOST_UNROLLED};
+use super::{Conv2dWeightGrad, Geometry};
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
 use crate::gpu::profile::Profile;
+use crate::ops::activation::FUNCTIONS;
 use crate::ops::{gemm, lanes};
 use crate::shader;
 
 const CORRELATE: ShaderFile = shader!("conv2d/correlate.wgsl");
+const GRADIENT: ShaderFile = shader!("conv2d/gradient.wgsl");
+const GRADIENT_POOLED: ShaderFile = shader!("conv2d/gradient_pooled.wgsl");
+const PUT_BIAS: ShaderFile = shader!("conv2d/put_bias.wgsl");
 
 /// Accumulators that stay in registers; more are loaded and stored at every step.
 const REGISTERS: usize = 5;
@@ -27,8 +31,9 @@ struct Tiling {
 }
 
 impl Tiling {
-    /// The cheapest tiling, or `None` where even a single output unrolls too far.
-    fn best(geometry: &Geometry, lanes: usize) -> Option<Self> {
+    /// The cheapest tiling, or `None` where even a single window unrolls too far. Patches
+    /// are whole pool windows of `pool` outputs.
+    fn best(geometry: &Geometry, pool: [usize; 2], lanes: usize) -> Option<Self> {
         const MOST_CHANNELS: usize = 8;
         let taps: usize = geometry.window.kernel.iter().product();
         let most = MOST_UNROLLED / (4 * taps);
@@ -36,23 +41,30 @@ impl Tiling {
         (1..=geometry.c.min(MOST_CHANNELS).min(most))
             .flat_map(|channels| {
                 let outputs = most / channels;
-                (1..=oh.min(outputs)).flat_map(move |h| {
-                    (1..=ow.min(outputs / h)).map(move |w| Self {
+                let heights = (pool[0]..=oh.min(outputs)).step_by(pool[0]);
+                heights.flat_map(move |h| {
+                    let widths = (pool[1]..=ow.min(outputs / h)).step_by(pool[1]);
+                    widths.map(move |w| Self {
                         patch: [h, w],
                         channels,
                     })
                 })
             })
-            .min_by_key(|tiling| tiling.cost(geometry, lanes))
+            .min_by_key(|tiling| tiling.cost(geometry, pool, lanes))
     }
 
-    fn cost(&self, geometry: &Geometry, lanes: usize) -> usize {
+    fn cost(&self, geometry: &Geometry, pool: [usize; 2], lanes: usize) -> usize {
         let window = &geometry.window;
         let taps: usize = window.kernel.iter().product();
         let area =
             [0, 1].map(|axis| (self.patch[axis] - 1) * window.stride[axis] + window.span()[axis]);
         let outputs = self.patch[0] * self.patch[1];
-        let loads = 4 * outputs + self.channels * (area[0] * area[1]).div_ceil(lanes);
+        // Behind a pool each window has a gradient, a slope and a winner.
+        let taken = match pool {
+            [1, 1] => outputs,
+            [h, w] => 3 * outputs / (h * w),
+        };
+        let loads = 4 * taken + self.channels * (area[0] * area[1]).div_ceil(lanes);
         let sums = taps * self.channels;
         let spilled = sums.saturating_sub(REGISTERS);
         let step = loads * LOAD_COST + 4 * sums * outputs + spilled * SPILL_COST;
@@ -64,25 +76,76 @@ impl Tiling {
     }
 }
 
-/// Inputs `dy`, `x`.
-pub(super) fn weight_grad(profile: &Profile, geometry: &Geometry) -> Option<Launch> {
+/// Inputs `dy`, or those of the pool's gradient, and `x`.
+pub(super) fn weight_grad(
+    profile: &Profile,
+    geometry: &Geometry,
+    op: &Conv2dWeightGrad,
+) -> Option<Launch> {
     let lanes = lanes::lanes(profile);
-    let tiling = Tiling::best(geometry, lanes)?;
+    let pool = match &op.pool {
+        Some(pool) => pool.tile()?,
+        None => [1, 1],
+    };
+    // What no window of the pool reaches has no gradient.
+    let output = [0, 1].map(|axis| geometry.output[axis] / pool[axis] * pool[axis]);
+    let covered = Geometry {
+        output,
+        ..*geometry
+    };
+    let tiling = Tiling::best(&covered, pool, lanes)?;
     let blocks =
         geometry.groups * geometry.o.div_ceil(4 * lanes) * geometry.c.div_ceil(tiling.channels);
     let parts = BUSY_WORKGROUPS.div_ceil(blocks).min(geometry.images);
     let kernel = lanes::specialise(Kernel::new(CORRELATE), profile);
-    let kernel = specialise(geometry, kernel)
+    let mut kernel = specialise(geometry, kernel)
         .set("PARTS", parts)
         .set("PATCH_H", tiling.patch[0])
         .set("PATCH_W", tiling.patch[1])
-        .set("CHANNELS", tiling.channels);
+        .set("CHANNELS", tiling.channels)
+        .set("POOLED", op.pool.is_some())
+        .set("POOL_H", pool[0])
+        .set("POOL_W", pool[1]);
+    let mut operands = vec![("dy", Arg::Input(0))];
+    let x = match &op.pool {
+        Some(pool) => {
+            let x = pool.input_count();
+            // Without an activation the slope is 1 whatever `saved` holds.
+            operands.push(("saved", Arg::Input(x - 2)));
+            operands.push(("argmax", Arg::Input(x - 1)));
+            kernel = kernel
+                .hook("gradient_at", GRADIENT_POOLED, "pooled_gradient_at")
+                .hook("winner_at", GRADIENT_POOLED, "pooled_winner_at");
+            if let Some(function) = pool.activation {
+                kernel = kernel
+                    .hook("slope", FUNCTIONS, function.shader_slope_name())
+                    .set("ALPHA", function.alpha());
+            }
+            x
+        }
+        None => {
+            kernel = kernel.hook("gradient_at", GRADIENT, "plain_gradient_at");
+            1
+        }
+    };
+    operands.push(("x", Arg::Input(x)));
     let blocks = u32::try_from(blocks).ok()?;
-    let length = geometry.w().shape.len();
-    Some(gemm::in_parts(parts, length, Arg::Output(0), |result| {
-        let bindings = vec![("dy", Arg::Input(0)), ("x", Arg::Input(1)), ("dw", result)];
+    let dispatch = |kernel, results: &[(&'static str, Arg)]| {
+        let mut bindings = operands;
+        bindings.extend_from_slice(results);
         let mut dispatch = Dispatch::linear(kernel, bindings, parts);
         dispatch.workgroups[2] = blocks;
         dispatch
+    };
+    let weights = (geometry.w().shape.len(), Arg::Output(0));
+    if !op.bias {
+        return Some(gemm::in_parts(parts, [weights], |[dw]| {
+            dispatch(kernel, &[("dw", dw)])
+        }));
+    }
+    let kernel = kernel.hook("put_bias", PUT_BIAS, "put_bias_grad");
+    let bias = (geometry.bias().shape.len(), Arg::Output(1));
+    Some(gemm::in_parts(parts, [weights, bias], |[dw, db]| {
+        dispatch(kernel, &[("dw", dw), ("db", db)])
     }))
 }

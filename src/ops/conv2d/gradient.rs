@@ -1,10 +1,13 @@
 //! The two gradients of a convolution.
 
-use super::{Geometry, draw_geometry, launch};
+use super::{Geometry, draw_geometry, draw_pool, launch};
 use crate::error::Result;
 use crate::gpu::kernel::Launch;
+use crate::ops::bias::BiasGrad;
+use crate::ops::pool2d::MaxPool2dGrad;
 use crate::ops::{
-    Draw, Fill, LaunchContext, Op, Reference, Sample, Tolerance, Window, expect_inputs, expect_type,
+    Array, Draw, Fill, LaunchContext, Op, Reference, Sample, Tolerance, Window, expect_inputs,
+    expect_type,
 };
 use crate::tensor::TensorType;
 
@@ -59,23 +62,56 @@ impl Op for Conv2dInputGrad {
     }
 }
 
-/// dL/dw of a convolution: inputs `dy` [N, groups·O, oH, oW] and `x`
-/// [N, groups·C, H, W]; output [groups·O, C, kH, kW].
+/// dL/dw of a convolution and, where `bias`, dL/dbias: inputs `dy` [N, groups·O, oH, oW]
+/// and `x` [N, groups·C, H, W]; outputs [groups·O, C, kH, kW] and [groups·O].
+///
+/// With the gradient of a max pool behind the convolution fused in, that one's inputs
+/// stand for `dy`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv2dWeightGrad {
     /// The convolution's window.
     pub window: Window,
     /// The convolution's groups.
     pub groups: usize,
+    /// Whether the bias's gradient is a second output.
+    pub bias: bool,
+    /// What computes `dy`, if it is fused in.
+    pub pool: Option<MaxPool2dGrad>,
 }
 
 impl Conv2dWeightGrad {
+    /// The weight gradient alone.
+    pub fn new(window: Window, groups: usize) -> Self {
+        Self {
+            window,
+            groups,
+            bias: false,
+            pool: None,
+        }
+    }
+
+    /// The same gradient with the bias's.
+    #[must_use]
+    pub fn with_bias(mut self, bias: bool) -> Self {
+        self.bias = bias;
+        self
+    }
+
+    /// The type of `dy`, given or computed from all inputs but the last, `x`.
+    fn dy(&self, inputs: &[TensorType]) -> Result<TensorType> {
+        match self.pool {
+            Some(pool) => Ok(pool.infer(&inputs[..inputs.len() - 1])?.remove(0)),
+            None => Ok(inputs[0].clone()),
+        }
+    }
+
     fn geometry(&self, inputs: &[TensorType]) -> Result<Geometry> {
-        let [_, filters, ..] = inputs[0].shape.nchw(self.name())?;
-        let [_, channels, ..] = inputs[1].shape.nchw(self.name())?;
+        let x = &inputs[inputs.len() - 1];
+        let [_, filters, ..] = self.dy(inputs)?.shape.nchw(self.name())?;
+        let [_, channels, ..] = x.shape.nchw(self.name())?;
         let [kh, kw] = self.window.kernel;
         let w = TensorType::f32([filters, channels / self.groups.max(1), kh, kw]);
-        Geometry::new(self.name(), self.window, self.groups, &inputs[1], &w)
+        Geometry::new(self.name(), self.window, self.groups, x, &w)
     }
 }
 
@@ -85,27 +121,60 @@ impl Op for Conv2dWeightGrad {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
-        expect_inputs(self, inputs, 2)?;
+        let of_pool = self.pool.map_or(1, |pool| pool.input_count());
+        expect_inputs(self, inputs, of_pool + 1)?;
         let geometry = self.geometry(inputs)?;
-        expect_type(self, "dy", &geometry.y(), &inputs[0])?;
-        Ok(vec![geometry.w()])
+        expect_type(self, "dy", &geometry.y(), &self.dy(inputs)?)?;
+        let bias = self.bias.then(|| geometry.bias());
+        Ok([geometry.w()].into_iter().chain(bias).collect())
     }
 
     fn reference(&self, io: Reference<'_>) {
-        let types = [io.inputs[0].ty().clone(), io.inputs[1].ty().clone()];
+        let types: Vec<_> = io.inputs.iter().map(|a| a.ty().clone()).collect();
         let geometry = self.geometry(&types).expect("inferred before");
-        let (dy, x) = (io.inputs[0].f(), io.inputs[1].f());
-        let dw = io.outputs[0].f_mut();
-        geometry.for_each_product(|xi, wi, yi| dw[wi] += dy[yi] * x[xi]);
+        let (x, rest) = io.inputs.split_last().expect("inferred before");
+        let mut dy = [rest[0].clone()];
+        if let Some(pool) = self.pool {
+            dy = [Array::float(
+                geometry.y(),
+                vec![0.0; geometry.y().shape.len()],
+            )];
+            pool.reference(Reference {
+                inputs: rest,
+                outputs: &mut dy,
+                updates: &mut [],
+                step: io.step,
+            });
+        }
+        let (dw, db) = io.outputs.split_at_mut(1);
+        let (dw, x) = (dw[0].f_mut(), x.f());
+        geometry.for_each_product(|xi, wi, yi| dw[wi] += dy[0].f()[yi] * x[xi]);
+        if self.bias {
+            BiasGrad.reference(Reference {
+                inputs: &[&dy[0]],
+                outputs: db,
+                updates: &mut [],
+                step: io.step,
+            });
+        }
     }
 
     fn launch(&self, context: LaunchContext<'_>) -> Result<Launch> {
-        let geometry = self.geometry(context.inputs)?;
-        Ok(launch::weight_grad(context.profile, &geometry))
+        launch::weight_grad(self, &self.geometry(context.inputs)?, &context)
     }
 
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
         self.geometry(inputs).map_or(0, |g| 2 * g.multiply_adds())
+    }
+
+    fn fuse_prologue(&self, previous: &dyn Op) -> Option<Box<dyn Op>> {
+        let pool = *previous.downcast::<MaxPool2dGrad>()?;
+        self.pool.is_none().then(|| {
+            Box::new(Self {
+                pool: Some(pool),
+                ..*self
+            }) as Box<dyn Op>
+        })
     }
 }
 
@@ -123,11 +192,20 @@ pub(super) fn sample_input_grad(draw: &mut Draw) -> Sample {
 
 pub(super) fn sample_weight_grad(draw: &mut Draw) -> Sample {
     let geometry = draw_geometry(draw);
-    let op = Conv2dWeightGrad {
-        window: geometry.window,
-        groups: geometry.groups,
-    };
-    let terms = geometry.images * geometry.output.iter().product::<usize>();
-    let inputs = vec![(geometry.y(), Fill::UNIT), (geometry.x(), Fill::UNIT)];
-    Sample::new(op, inputs, Tolerance::sum(terms, 1.0)).without_gradient()
+    let mut op = Conv2dWeightGrad::new(geometry.window, geometry.groups).with_bias(draw.coin());
+    let mut inputs = vec![(geometry.y(), Fill::UNIT)];
+    let mut tolerance = Tolerance::sum(geometry.images * geometry.pixels(), 1.0);
+    if draw.coin() {
+        let window = draw_pool(draw, geometry.output);
+        let [n, channels, ..] = geometry.y().shape.nchw("sample").expect("drawn so");
+        let (pool, gradients) = MaxPool2dGrad::draw(draw, window, [n, channels], geometry.output);
+        op.pool = Some(pool);
+        inputs = gradients;
+        // As many terms an element as windows cover it, each with a slope.
+        let terms = geometry.images * geometry.pixels() * window.kernel.iter().product::<usize>();
+        tolerance = Tolerance::sum(terms, 1.5).and_transcendental();
+        tolerance.absolute += Tolerance::transcendental().absolute * terms as f64;
+    }
+    inputs.push((geometry.x(), Fill::UNIT));
+    Sample::new(op, inputs, tolerance).without_gradient()
 }

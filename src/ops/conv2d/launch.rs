@@ -1,12 +1,16 @@
 //! How convolutions run on the GPU: on software adapters by kernels of their own where
 //! one fits, else as implicit GEMM over `shaders/conv2d/operands.wgsl`.
 
-use super::{Geometry, correlate, patch};
+use super::{Conv2d, Conv2dWeightGrad, Geometry, correlate, patch};
+use crate::error::Result;
 use crate::gpu::kernel::{Arg, Kernel, Launch, ShaderFile};
 use crate::gpu::profile::{Profile, ProfileKind};
-use crate::ops::activation::{FUNCTIONS, Function};
+use crate::ops::activation::{Activation, FUNCTIONS, Function};
+use crate::ops::bias::BiasGrad;
 use crate::ops::gemm::{Extents, Operands};
+use crate::ops::{LaunchContext, Op};
 use crate::shader;
+use crate::tensor::TensorType;
 
 const OPERANDS: ShaderFile = shader!("conv2d/operands.wgsl");
 
@@ -50,34 +54,76 @@ fn operands(functions: [&'static str; 3], left: usize, right: usize, bias: usize
     }
 }
 
-/// Inputs `x`, `w` and, where `bias`, `bias`.
+/// The forward pass; inputs `x`, `w` and, where the op has one, `bias`.
 pub(super) fn forward(
-    profile: &Profile,
+    op: &Conv2d,
     geometry: &Geometry,
-    bias: bool,
-    activation: Function,
-) -> Launch {
-    if profile.kind == ProfileKind::CpuLike
-        && let Some(launch) = patch::forward(profile, geometry, bias, activation)
+    context: &LaunchContext<'_>,
+) -> Result<Launch> {
+    if context.profile.kind == ProfileKind::CpuLike
+        && let Some(launch) = patch::forward(context.profile, geometry, op)
     {
-        return launch;
+        return Ok(launch);
     }
+    let Some(pool) = op.pool() else {
+        return Ok(implicit_forward(op, geometry));
+    };
+    // One after the other, as the op is defined: an activation applied before the pool
+    // could round two outputs to the same number and change the winner.
+    let linear = Conv2d {
+        pool: None,
+        activation: Function::Identity,
+        ..*op
+    };
+    let with = |op: &dyn Op, inputs: &[TensorType], outputs: &[TensorType]| {
+        op.launch(LaunchContext {
+            profile: context.profile,
+            inputs,
+            outputs,
+        })
+    };
+    let y = geometry.y();
+    let mut launch = Launch::default();
+    let convolved = launch.reserve(y.bytes());
+    let pooled = match op.activation {
+        Function::Identity => Arg::Output(0),
+        _ => launch.reserve(context.outputs[0].bytes()),
+    };
+    launch = launch.then(implicit_forward(&linear, geometry), |arg| match arg {
+        Arg::Output(_) => convolved,
+        input => input,
+    });
+    launch = launch.then(with(&pool, &[y], context.outputs)?, |arg| match arg {
+        Arg::Input(_) => convolved,
+        Arg::Output(0) => pooled,
+        argmax => argmax,
+    });
+    if op.activation != Function::Identity {
+        let ty = &context.outputs[..1];
+        let activation = with(&Activation(op.activation), ty, ty)?;
+        launch = launch.then(activation, |arg| match arg {
+            Arg::Input(_) => pooled,
+            output => output,
+        });
+    }
+    Ok(launch)
+}
+
+fn implicit_forward(op: &Conv2d, geometry: &Geometry) -> Launch {
     let extents = Extents {
         m: geometry.o,
-        n: geometry.images * geometry.output.iter().product::<usize>(),
+        n: geometry.images * geometry.pixels(),
         k: geometry.c * geometry.window.kernel.iter().product::<usize>(),
         batch: geometry.groups,
     };
     // Without a bias the binding is never read; any input will do.
-    let bias_input = if bias { 2 } else { 1 };
+    let bias_input = if op.bias { 2 } else { 1 };
     let operands = operands(["forward_a", "forward_b", "forward_c"], 1, 0, bias_input);
     extents.launch(operands, |kernel| {
-        specialise(
-            geometry,
-            kernel.hook("activate", FUNCTIONS, activation.shader_name()),
-        )
-        .set("HAS_BIAS", bias)
-        .set("ALPHA", activation.alpha())
+        let activate = op.activation.shader_name();
+        specialise(geometry, kernel.hook("activate", FUNCTIONS, activate))
+            .set("HAS_BIAS", op.bias)
+            .set("ALPHA", op.activation.alpha())
     })
 }
 
@@ -100,17 +146,58 @@ pub(super) fn input_grad(profile: &Profile, geometry: &Geometry) -> Launch {
     })
 }
 
-/// Inputs `dy`, `x`.
-pub(super) fn weight_grad(profile: &Profile, geometry: &Geometry) -> Launch {
-    if profile.kind == ProfileKind::CpuLike
-        && let Some(launch) = correlate::weight_grad(profile, geometry)
+/// The gradients of weights and bias; inputs `dy`, or those of the pool's gradient, and `x`.
+pub(super) fn weight_grad(
+    op: &Conv2dWeightGrad,
+    geometry: &Geometry,
+    context: &LaunchContext<'_>,
+) -> Result<Launch> {
+    if context.profile.kind == ProfileKind::CpuLike
+        && let Some(launch) = correlate::weight_grad(context.profile, geometry, op)
     {
-        return launch;
+        return Ok(launch);
     }
+    let mut launch = Launch::default();
+    let dy = geometry.y();
+    let with = |inputs: &[TensorType], outputs: &[TensorType], op: &dyn Op| {
+        op.launch(LaunchContext {
+            profile: context.profile,
+            inputs,
+            outputs,
+        })
+    };
+    let x = context.inputs.len() - 1;
+    let mut gradient = Arg::Input(0);
+    if let Some(pool) = &op.pool {
+        gradient = launch.reserve(dy.bytes());
+        let pool = with(&context.inputs[..x], std::slice::from_ref(&dy), pool)?;
+        launch = launch.then(pool, |arg| match arg {
+            Arg::Output(_) => gradient,
+            input => input,
+        });
+    }
+    let weights = implicit_weight_grad(geometry);
+    launch = launch.then(weights, |arg| match arg {
+        Arg::Input(0) => gradient,
+        Arg::Input(_) => Arg::Input(x),
+        output => output,
+    });
+    if op.bias {
+        let bias = with(&[dy], &context.outputs[1..], &BiasGrad)?;
+        launch = launch.then(bias, |arg| match arg {
+            Arg::Input(_) => gradient,
+            _ => Arg::Output(1),
+        });
+    }
+    Ok(launch)
+}
+
+/// Inputs `dy`, `x`.
+fn implicit_weight_grad(geometry: &Geometry) -> Launch {
     let extents = Extents {
         m: geometry.o,
         n: geometry.c * geometry.window.kernel.iter().product::<usize>(),
-        k: geometry.images * geometry.output.iter().product::<usize>(),
+        k: geometry.images * geometry.pixels(),
         batch: geometry.groups,
     };
     let functions = ["weight_grad_a", "weight_grad_b", "weight_grad_c"];

@@ -9,9 +9,10 @@ pub use gradient::{Conv2dInputGrad, Conv2dWeightGrad};
 
 use super::activation::{Activation, Function};
 use super::bias::BiasAdd;
+use super::pool2d::MaxPool2d;
 use super::{
-    Builder, Draw, Entry, Fill, LaunchContext, NodeView, Op, Reference, Sample, Tolerance, Value,
-    Window, expect_inputs, expect_type,
+    Array, Builder, Draw, Entry, Fill, LaunchContext, NodeView, Op, Reference, Sample, Tolerance,
+    Value, Window, expect_inputs, expect_type,
 };
 use crate::error::{Error, Result};
 use crate::gpu::kernel::Launch;
@@ -33,8 +34,9 @@ pub const ENTRIES: &[Entry] = &[
     },
 ];
 
-/// `y = f(w * x + bias)`: inputs `x` [N, groups·C, H, W], `w` [groups·O, C, kH, kW] and,
-/// where `bias`, `bias` [groups·O]; output [N, groups·O, oH, oW].
+/// `y = f(pool(w * x + bias))`: inputs `x` [N, groups·C, H, W], `w` [groups·O, C, kH, kW]
+/// and, where `bias`, `bias` [groups·O]; output [N, groups·O, oH, oW], where `pool` the two
+/// of [`MaxPool2d`] over it.
 ///
 /// `groups` cuts the channels into independent convolutions; as many groups as input
 /// channels is a depthwise convolution.
@@ -46,7 +48,9 @@ pub struct Conv2d {
     pub groups: usize,
     /// There is a third input, added to each output channel.
     pub bias: bool,
-    /// Applied to the result.
+    /// The window of a max pool over the result, if one is fused in.
+    pub pool: Option<Window>,
+    /// Applied to the result, behind the pool; with one, it never decreases.
     pub activation: Function,
 }
 
@@ -117,6 +121,15 @@ impl Geometry {
         TensorType::f32([self.images, self.groups * self.o, h, w])
     }
 
+    fn bias(&self) -> TensorType {
+        TensorType::f32([self.groups * self.o])
+    }
+
+    /// Outputs of a filter in an image.
+    fn pixels(&self) -> usize {
+        self.output.iter().product()
+    }
+
     /// Multiply-adds of the forward pass, padding counted.
     fn multiply_adds(&self) -> u64 {
         let taps: usize = self.window.kernel.iter().product();
@@ -162,8 +175,16 @@ impl Conv2d {
             window,
             groups,
             bias: false,
+            pool: None,
             activation: Function::Identity,
         }
+    }
+
+    /// The same convolution with a bias as its third input.
+    #[must_use]
+    pub fn with_bias(mut self, bias: bool) -> Self {
+        self.bias = bias;
+        self
     }
 
     fn geometry(&self, inputs: &[TensorType]) -> Result<Geometry> {
@@ -176,8 +197,13 @@ impl Conv2d {
         )
     }
 
-    fn is_plain(&self) -> bool {
-        !self.bias && self.activation == Function::Identity
+    /// Whether nothing but a bias is fused in.
+    fn is_linear(&self) -> bool {
+        self.pool.is_none() && self.activation == Function::Identity
+    }
+
+    fn pool(&self) -> Option<MaxPool2d> {
+        self.pool.map(|window| MaxPool2d { window })
     }
 }
 
@@ -190,10 +216,12 @@ impl Op for Conv2d {
         expect_inputs(self, inputs, 2 + usize::from(self.bias))?;
         let geometry = self.geometry(inputs)?;
         if self.bias {
-            let ty = TensorType::f32([geometry.groups * geometry.o]);
-            expect_type(self, "bias", &ty, &inputs[2])?;
+            expect_type(self, "bias", &geometry.bias(), &inputs[2])?;
         }
-        Ok(vec![geometry.y()])
+        match self.pool() {
+            Some(pool) => pool.infer(&[geometry.y()]),
+            None => Ok(vec![geometry.y()]),
+        }
     }
 
     fn gradient(
@@ -205,7 +233,7 @@ impl Op for Conv2d {
         let Some(dy) = upstream[0] else {
             return Ok(vec![None; node.inputs.len()]);
         };
-        if !self.is_plain() {
+        if !self.is_linear() {
             return Err(Error::shape(
                 self.name(),
                 "differentiate before fusing: a fused convolution has no gradient rule",
@@ -222,39 +250,44 @@ impl Op for Conv2d {
             builder.add1(Box::new(op), &[dy, w])
         });
         let dx = dx.transpose()?;
-        let dw = node.wanted[1].then(|| {
-            let op = Conv2dWeightGrad {
-                window: self.window,
-                groups: self.groups,
-            };
-            builder.add1(Box::new(op), &[dy, x])
-        });
-        Ok(vec![dx, dw.transpose()?])
+        let mut gradients = vec![dx, None];
+        if node.wanted[1..].contains(&true) {
+            let op = Conv2dWeightGrad::new(self.window, self.groups).with_bias(self.bias);
+            let dw = builder.add(Box::new(op), &[dy, x])?;
+            gradients.splice(1.., dw.into_iter().map(Some));
+        }
+        Ok(gradients)
     }
 
     fn reference(&self, io: Reference<'_>) {
         let types = [io.inputs[0].ty().clone(), io.inputs[1].ty().clone()];
         let geometry = self.geometry(&types).expect("inferred before");
         let (x, w) = (io.inputs[0].f(), io.inputs[1].f());
-        let y = io.outputs[0].f_mut();
+        let mut y = vec![0.0; geometry.y().shape.len()];
         geometry.for_each_product(|xi, wi, yi| y[yi] += x[xi] * w[wi]);
-        let pixels: usize = geometry.output.iter().product();
-        for (i, y) in y.iter_mut().enumerate() {
-            if self.bias {
-                *y += io.inputs[2].f()[i / pixels % (geometry.groups * geometry.o)];
+        if self.bias {
+            let bias = io.inputs[2].f();
+            for (i, y) in y.iter_mut().enumerate() {
+                *y += bias[i / geometry.pixels() % bias.len()];
             }
+        }
+        match self.pool() {
+            Some(pool) => pool.reference(Reference {
+                inputs: &[&Array::float(geometry.y(), y)],
+                outputs: &mut *io.outputs,
+                updates: &mut [],
+                step: io.step,
+            }),
+            None => io.outputs[0].f_mut().copy_from_slice(&y),
+        }
+        for y in io.outputs[0].f_mut() {
             *y = self.activation.value(*y);
         }
     }
 
     fn launch(&self, context: LaunchContext<'_>) -> Result<Launch> {
         let geometry = self.geometry(context.inputs)?;
-        Ok(launch::forward(
-            context.profile,
-            &geometry,
-            self.bias,
-            self.activation,
-        ))
+        launch::forward(self, &geometry, &context)
     }
 
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
@@ -262,14 +295,22 @@ impl Op for Conv2d {
     }
 
     fn fuse_epilogue(&self, next: &dyn Op) -> Option<Box<dyn Op>> {
-        if self.is_plain() && next.downcast::<BiasAdd>().is_some() {
+        if next.downcast::<BiasAdd>().is_some() && self.is_linear() && !self.bias {
+            return Some(Box::new(self.with_bias(true)));
+        }
+        if let Some(pool) = next.downcast::<MaxPool2d>()
+            && self.is_linear()
+        {
             return Some(Box::new(Self {
-                bias: true,
+                pool: Some(pool.window),
                 ..*self
             }));
         }
         match next.downcast::<Activation>() {
-            Some(Activation(function)) if self.activation == Function::Identity => {
+            Some(Activation(function))
+                if self.activation == Function::Identity
+                    && (self.pool.is_none() || function.is_monotone()) =>
+            {
                 Some(Box::new(Self {
                     activation: *function,
                     ..*self
@@ -294,28 +335,39 @@ pub(super) fn draw_geometry(draw: &mut Draw) -> Geometry {
     Geometry::new("sample", window, groups, &x, &w).expect("drawn to fit")
 }
 
+/// A random pool that fits an image: windows edge to edge, or any.
+pub(super) fn draw_pool(draw: &mut Draw, image: [usize; 2]) -> Window {
+    let kernel = image.map(|extent| draw.int(1, extent.min(3)));
+    let mut window = Window::new(kernel);
+    window.stride = match draw.coin() {
+        true => kernel,
+        false => [draw.int(1, 2), draw.int(1, 2)],
+    };
+    window
+}
+
 fn sample(draw: &mut Draw) -> Sample {
     let geometry = draw_geometry(draw);
-    let plain = draw.coin();
-    let op = Conv2d {
-        window: geometry.window,
-        groups: geometry.groups,
-        bias: !plain && draw.coin(),
-        activation: if plain {
-            Function::Identity
-        } else {
-            Function::draw(draw)
-        },
+    let mut op = Conv2d::new(geometry.window, geometry.groups).with_bias(draw.coin());
+    let linear = draw.coin();
+    if !linear {
+        op.activation = Function::draw(draw);
+        if op.activation.is_monotone() {
+            op.pool = Some(draw_pool(draw, geometry.output));
+        }
+    }
+    // Sums of few small integers are exact, so that the winners of a pool are the same.
+    let fill = match op.pool {
+        Some(_) => Fill::Levels(3),
+        None => Fill::UNIT,
     };
-    let mut inputs = vec![(geometry.x(), Fill::UNIT), (geometry.w(), Fill::UNIT)];
+    let mut inputs = vec![(geometry.x(), fill.clone()), (geometry.w(), fill.clone())];
     if op.bias {
-        let ty = TensorType::f32([geometry.groups * geometry.o]);
-        inputs.push((ty, Fill::UNIT));
+        inputs.push((geometry.bias(), fill));
     }
     let terms = geometry.c * geometry.window.kernel.iter().product::<usize>();
-    let differentiable = op.is_plain();
     let sample = Sample::new(op, inputs, Tolerance::sum(terms, 1.0).and_transcendental());
-    if differentiable {
+    if linear {
         sample
     } else {
         sample.without_gradient()

@@ -1,7 +1,7 @@
 //! Convolution and its input gradient on software adapters: `shaders/conv2d/patch.wgsl`.
 
-use super::Geometry;
 use super::launch::specialise;
+use super::{Conv2d, Geometry};
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
 use crate::gpu::profile::Profile;
 use crate::ops::activation::{FUNCTIONS, Function};
@@ -25,6 +25,10 @@ pub(super) const LOAD_COST: usize = 60;
 const LOAD_VEC4_COST: usize = 80;
 const CARRY_COST: usize = 3;
 
+/// Where the kernel puts its results: all of them, or each pool window's winner.
+const PUT: ShaderFile = shader!("conv2d/put.wgsl");
+const PUT_POOLED: ShaderFile = shader!("conv2d/put_pooled.wgsl");
+
 /// How one convolution is cut into patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Tiling {
@@ -34,16 +38,20 @@ struct Tiling {
 
 impl Tiling {
     /// The cheapest tiling, or `None` where even a single output unrolls too far.
-    fn best(geometry: &Geometry, lanes: usize) -> Option<Self> {
+    /// Patches are whole pool windows of `pool` outputs.
+    fn best(geometry: &Geometry, pool: [usize; 2], lanes: usize) -> Option<Self> {
         let taps: usize = geometry.window.kernel.iter().product();
         let channels = (1..=LEAST_TERMS.div_ceil(taps).min(geometry.c))
             .rev()
             .find(|n| geometry.c.is_multiple_of(*n))?;
         let most = MOST_UNROLLED / (4 * taps * channels);
         let [oh, ow] = geometry.output;
-        let heights = 1..=oh.min(most);
+        let heights = (pool[0]..=oh.min(most)).step_by(pool[0]);
         heights
-            .flat_map(|h| (1..=ow.min(most / h)).map(move |w| [h, w]))
+            .flat_map(|h| {
+                let widths = (pool[1]..=ow.min(most / h)).step_by(pool[1]);
+                widths.map(move |w| [h, w])
+            })
             .map(|patch| Self { patch, channels })
             .min_by_key(|tiling| tiling.cost(geometry, lanes))
     }
@@ -72,26 +80,28 @@ struct Plan {
     pads: [i64; 2],
     /// The filters are another convolution's, turned round.
     flip: bool,
+    /// Rows and columns of the pool windows that tile the output.
+    pool: Option<[usize; 2]>,
     bias: bool,
     activation: Function,
 }
 
 /// Inputs `x`, `w` and, where `bias`, `bias`.
-pub(super) fn forward(
-    profile: &Profile,
-    geometry: &Geometry,
-    bias: bool,
-    activation: Function,
-) -> Option<Launch> {
+pub(super) fn forward(profile: &Profile, geometry: &Geometry, op: &Conv2d) -> Option<Launch> {
     let pads = geometry.window.pads;
+    let pool = match op.pool() {
+        Some(pool) => Some(pool.tile(geometry.output)?),
+        None => None,
+    };
     launch(
         profile,
         &Plan {
             geometry: *geometry,
             pads: [pads.top as i64, pads.left as i64],
             flip: false,
-            bias,
-            activation,
+            pool,
+            bias: op.bias,
+            activation: op.activation,
         },
     )
 }
@@ -123,6 +133,7 @@ pub(super) fn input_grad(profile: &Profile, geometry: &Geometry) -> Option<Launc
                 complement(1, window.pads.left),
             ],
             flip: true,
+            pool: None,
             bias: false,
             activation: Function::Identity,
         },
@@ -130,9 +141,15 @@ pub(super) fn input_grad(profile: &Profile, geometry: &Geometry) -> Option<Launc
 }
 
 fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
-    let geometry = &plan.geometry;
+    let pool = plan.pool.unwrap_or([1, 1]);
+    // What no window of the pool reaches need not be computed.
+    let output = [0, 1].map(|axis| plan.geometry.output[axis] / pool[axis] * pool[axis]);
+    let geometry = &Geometry {
+        output,
+        ..plan.geometry
+    };
     let lanes = lanes::lanes(profile);
-    let tiling = Tiling::best(geometry, lanes)?;
+    let tiling = Tiling::best(geometry, pool, lanes)?;
     let taps: usize = geometry.window.kernel.iter().product();
     let quads = geometry.o.div_ceil(4);
     let packed = geometry.groups * geometry.c * taps * quads * 4;
@@ -152,21 +169,30 @@ fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     let pack_bindings = vec![("w", Arg::Input(1)), ("packed", Arg::Scratch(0))];
 
     let kernel = Kernel::new(PATCH).hook("activate", FUNCTIONS, plan.activation.shader_name());
-    let kernel = specialise(geometry, lanes::specialise(kernel, profile))
+    let kernel = match plan.pool {
+        Some(_) => kernel.hook("put", PUT_POOLED, "put_pooled"),
+        None => kernel.hook("put", PUT, "put_value"),
+    };
+    let kernel = specialise(&plan.geometry, lanes::specialise(kernel, profile))
         .set("PAD_TOP", plan.pads[0] as u32)
         .set("PAD_LEFT", plan.pads[1] as u32)
         .set("PATCH_H", tiling.patch[0])
         .set("PATCH_W", tiling.patch[1])
         .set("CHANNELS", tiling.channels)
+        .set("POOL_H", pool[0])
+        .set("POOL_W", pool[1])
         .set("HAS_BIAS", plan.bias)
         .set("ALPHA", plan.activation.alpha());
-    let bindings = vec![
+    let mut bindings = vec![
         ("x", Arg::Input(0)),
         ("packed", Arg::Scratch(0)),
         // Without a bias the binding is never read; any input will do.
         ("bias", Arg::Input(if plan.bias { 2 } else { 1 })),
         ("y", Arg::Output(0)),
     ];
+    if plan.pool.is_some() {
+        bindings.push(("argmax", Arg::Output(1)));
+    }
     let places = geometry.images * tiling.patches(geometry);
     let mut patch = Dispatch::linear(kernel, bindings, places);
     patch.workgroups[2] = u32::try_from(geometry.groups * quads.div_ceil(lanes)).ok()?;

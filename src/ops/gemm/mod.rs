@@ -27,32 +27,32 @@ pub struct Extents {
     pub batch: usize,
 }
 
-/// The launch of a sum that is computed in `parts` of `length` elements each and added up
-/// in order into `output`. `dispatch` computes the parts into the binding it is given.
-pub fn in_parts(
+/// The launch of sums that are computed in `parts` and added up in order. `results` are the
+/// elements of each sum and where it ends up; `dispatch` computes the parts into the
+/// bindings it is given.
+pub fn in_parts<const N: usize>(
     parts: usize,
-    length: usize,
-    output: Arg,
-    dispatch: impl FnOnce(Arg) -> Dispatch,
+    results: [(usize, Arg); N],
+    dispatch: impl FnOnce([Arg; N]) -> Dispatch,
 ) -> Launch {
     if parts == 1 {
-        return dispatch(output).into();
+        return dispatch(results.map(|r| r.1)).into();
     }
-    let reduce = Kernel::new(REDUCE)
-        .set("LENGTH", length)
-        .set("SPLITS", parts)
-        .set("WORKGROUP", REDUCE_WORKGROUP);
-    Launch {
-        scratch: vec![(parts * length * 4) as u64],
-        dispatches: vec![
-            dispatch(Arg::Scratch(0)),
-            Dispatch::linear(
-                reduce,
-                vec![("parts", Arg::Scratch(0)), ("y", output)],
-                length.div_ceil(REDUCE_WORKGROUP),
-            ),
-        ],
+    let mut launch = Launch::default();
+    let scratch = results.map(|(length, _)| launch.reserve((parts * length * 4) as u64));
+    launch.dispatches.push(dispatch(scratch));
+    for ((length, result), scratch) in results.into_iter().zip(scratch) {
+        let reduce = Kernel::new(REDUCE)
+            .set("LENGTH", length)
+            .set("SPLITS", parts)
+            .set("WORKGROUP", REDUCE_WORKGROUP);
+        launch.dispatches.push(Dispatch::linear(
+            reduce,
+            vec![("parts", scratch), ("y", result)],
+            length.div_ceil(REDUCE_WORKGROUP),
+        ));
     }
+    launch
 }
 
 /// The operands of a product: a library of hook functions and the bindings it names.
@@ -115,7 +115,7 @@ impl Extents {
     ) -> Launch {
         let splits = self.splits();
         let length = self.batch * self.m * self.n;
-        in_parts(splits, length, output, |result| {
+        in_parts(splits, [(length, output)], |[result]| {
             for (name, arg) in &mut operands.bindings {
                 if *name == operands.result {
                     *arg = result;

@@ -52,7 +52,7 @@ pub(super) fn launch(profile: &Profile, op: &MatMul, extents: &Extents) -> Launc
         .set("HAS_BIAS", op.bias)
         .set("PARTIAL", splits > 1)
         .set("ALPHA", op.activation.alpha());
-    gemm::in_parts(splits, m * n, Arg::Output(0), |result| {
+    gemm::in_parts(splits, [(m * n, Arg::Output(0))], |[result]| {
         let bindings = vec![
             ("a", Arg::Input(0)),
             ("a4", Arg::Input(0)),

@@ -37,6 +37,25 @@ pub struct MaxPool2d {
     pub window: Window,
 }
 
+impl MaxPool2d {
+    /// Rows and columns of a window, where windows lie edge to edge in an image of
+    /// `[rows, columns]`.
+    pub(crate) fn tile(&self, image: [usize; 2]) -> Option<[usize; 2]> {
+        tile(self.window, image)
+    }
+}
+
+fn tile(window: Window, image: [usize; 2]) -> Option<[usize; 2]> {
+    let windows = window.output("max_pool2d", image).ok()?;
+    let geometry = Geometry {
+        window,
+        planes: 1,
+        image,
+        windows,
+    };
+    geometry.is_tiling().then_some(window.kernel)
+}
+
 impl Op for MaxPool2d {
     fn name(&self) -> &'static str {
         "max_pool2d"
@@ -129,6 +148,54 @@ impl MaxPool2dGrad {
         }
     }
 
+    /// Rows and columns of a window, where windows lie edge to edge.
+    pub(crate) fn tile(&self) -> Option<[usize; 2]> {
+        tile(self.window, self.image)
+    }
+
+    /// Inputs of the op.
+    pub(crate) fn input_count(&self) -> usize {
+        2 + usize::from(self.activation.is_some())
+    }
+
+    /// A random gradient of a pool over `planes` [N, C] images, and its inputs.
+    pub(crate) fn draw(
+        draw: &mut Draw,
+        window: Window,
+        planes: [usize; 2],
+        image: [usize; 2],
+    ) -> (Self, Vec<(TensorType, Fill)>) {
+        let windows = window.output("sample", image).expect("a legal window");
+        let geometry = Geometry {
+            window,
+            planes: planes.iter().product(),
+            image,
+            windows,
+        };
+        let mut op = Self::new(window, image);
+        let mut seen = vec![0; geometry.planes * geometry.window_area()];
+        let mut argmax = vec![0; seen.len()];
+        // Any tap may be the winner: the n-th seen replaces those before it one time in n.
+        geometry.for_each_tap(|plane, window, pixel| {
+            let o = plane * geometry.window_area() + window;
+            seen[o] += 1;
+            if draw.int(1, seen[o]) == 1 {
+                argmax[o] = pixel as u32;
+            }
+        });
+        let shape = [planes[0], planes[1], windows[0], windows[1]];
+        let dy = TensorType::f32(shape);
+        let mut inputs = vec![
+            (dy.clone(), Fill::UNIT),
+            (TensorType::u32(shape), Fill::Indices(argmax)),
+        ];
+        if draw.coin() {
+            op.activation = Some(Function::draw(draw));
+            inputs.insert(1, (dy, Fill::Distinct));
+        }
+        (op, inputs)
+    }
+
     fn geometry(&self, dy: &TensorType) -> Result<Geometry> {
         Geometry::giving(self, self.window, self.image, dy)
     }
@@ -140,15 +207,14 @@ impl Op for MaxPool2dGrad {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
-        let count = if self.activation.is_some() { 3 } else { 2 };
-        expect_inputs(self, inputs, count)?;
+        expect_inputs(self, inputs, self.input_count())?;
         self.geometry(&inputs[0])?;
         let [n, c, ho, wo] = inputs[0].shape.nchw(self.name())?;
         if self.activation.is_some() {
             expect_type(self, "saved", &inputs[0], &inputs[1])?;
         }
         let argmax = TensorType::u32([n, c, ho, wo]);
-        expect_type(self, "argmax", &argmax, &inputs[count - 1])?;
+        expect_type(self, "argmax", &argmax, &inputs[inputs.len() - 1])?;
         Ok(vec![TensorType::f32([n, c, self.image[0], self.image[1]])])
     }
 
@@ -224,26 +290,8 @@ fn sample(draw: &mut Draw) -> Sample {
 
 fn sample_grad(draw: &mut Draw) -> Sample {
     let geometry = Geometry::draw(draw);
-    let mut op = MaxPool2dGrad::new(geometry.window, geometry.image);
-    let mut seen = vec![0; geometry.planes * geometry.window_area()];
-    let mut argmax = vec![0; seen.len()];
-    // Any tap may be the winner: the n-th seen replaces those before it one time in n.
-    geometry.for_each_tap(|plane, window, pixel| {
-        let o = plane * geometry.window_area() + window;
-        seen[o] += 1;
-        if draw.int(1, seen[o]) == 1 {
-            argmax[o] = pixel as u32;
-        }
-    });
-    let shape = geometry.y().shape;
-    let mut inputs = vec![
-        (geometry.y(), Fill::Uniform(-1.0, 1.0)),
-        (TensorType::u32(shape), Fill::Indices(argmax)),
-    ];
-    if draw.coin() {
-        op.activation = Some(Function::draw(draw));
-        inputs.insert(1, (geometry.y(), Fill::Distinct));
-    }
+    let planes = [1, geometry.planes];
+    let (op, inputs) = MaxPool2dGrad::draw(draw, geometry.window, planes, geometry.image);
     // As many sums as windows cover an element, each term with a slope.
     let terms = geometry.cover(0) * geometry.cover(1);
     let mut tolerance = Tolerance::sum(terms, 1.5);

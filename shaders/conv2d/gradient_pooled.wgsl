@@ -1,0 +1,25 @@
+// The gradient behind a max pool, and perhaps an activation behind that, for
+// conv2d/correlate.wgsl, a library for the hooks
+//   fn gradient_at(at: vec4<u32>) -> vec4<f32>      dy * slope(saved)
+//   fn winner_at(at: vec4<u32>) -> vec4<u32>        argmax
+//
+//   dy, saved, argmax   [IMAGES, GROUPS * O, POOLED_H, POOLED_W] f32, f32 and u32; `saved`
+//                       is what the slope of the activation is computed from (without one
+//                       the launch binds dy and nothing is read)
+
+const ALPHA: f32 = 0.0;          // the activation's parameter
+
+@group(0) @binding(3) var<storage, read> dy: array<f32>;
+@group(0) @binding(4) var<storage, read> saved: array<f32>;
+@group(0) @binding(5) var<storage, read> argmax: array<u32>;
+
+fn slope(s: f32, alpha: f32) -> f32 { return 1.0; }
+
+fn pooled_gradient_at(at: vec4<u32>) -> vec4<f32> {
+    let slopes = vec4<f32>(slope(saved[at.x], ALPHA), slope(saved[at.y], ALPHA), slope(saved[at.z], ALPHA), slope(saved[at.w], ALPHA));
+    return vec4<f32>(dy[at.x], dy[at.y], dy[at.z], dy[at.w]) * slopes;
+}
+
+fn pooled_winner_at(at: vec4<u32>) -> vec4<u32> {
+    return vec4<u32>(argmax[at.x], argmax[at.y], argmax[at.z], argmax[at.w]);
+}
