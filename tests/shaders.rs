@@ -395,9 +395,15 @@ fn every_shader_file_is_valid_wgsl_by_itself() {
     }
 }
 
-/// What `gpucnn train` runs for a preset by default on so many training and test images:
-/// a step on a batch, one on the last, smaller batch, an evaluation step and the shuffle.
-fn preset_graphs(model: &Model, [train, test]: [usize; 2], max_binding: u64) -> Vec<Graph> {
+/// What `gpucnn train` runs for a preset by default on MNIST, CIFAR-10 or a folder of
+/// larger images: a step on a batch, one on the last, smaller batch, an evaluation step
+/// and the shuffle.
+fn preset_graphs(model: &Model, max_binding: u64) -> Vec<Graph> {
+    let [train, test] = match model.input() {
+        [1, 28, 28] => [60_000, 10_000],
+        [3, 32, 32] => [50_000, 10_000],
+        _ => [3_000, 500],
+    };
     let defaults = model.training();
     let optimizer = Optimizer::by_name(&defaults.optimizer).expect("a preset's optimizer");
     let graphs = Graphs::new(model, optimizer, max_binding);
@@ -418,11 +424,11 @@ fn preset_graphs(model: &Model, [train, test]: [usize; 2], max_binding: u64) -> 
 }
 
 /// Checks every kernel of a preset on a profile.
-fn check_preset(preset: &str, images: [usize; 2], profile: &Profile) {
+fn check_preset(preset: &str, profile: &Profile) {
     let model = Model::load(preset).expect("a preset");
     let mut findings = Findings::default();
     let mut seen = HashSet::new();
-    for graph in preset_graphs(&model, images, profile.max_binding) {
+    for graph in preset_graphs(&model, profile.max_binding) {
         for node in graph.nodes() {
             let types = |values: &[Value]| -> Vec<TensorType> {
                 values.iter().map(|v| graph.ty(*v).clone()).collect()
@@ -455,8 +461,9 @@ fn every_kernel_of_the_presets_is_portable() {
             subgroup_size: *subgroup_size,
             ..Profile::minimal(*kind)
         };
-        check_preset("mnist-cnn", [60_000, 10_000], &profile);
-        check_preset("cifar10-cnn", [50_000, 10_000], &profile);
+        for preset in Model::presets() {
+            check_preset(preset, &profile);
+        }
     });
 }
 
