@@ -67,14 +67,9 @@ fn config() -> Config {
         batch_size: 4,
         optimizer: "sgd".into(),
         learning_rate: 0.05,
-        weight_decay: 0.0,
         seed: 3,
-        device: "auto".into(),
-        limit: None,
-        val_split: None,
-        shuffle: true,
         log_every: 1,
-        profile: false,
+        ..Config::default()
     }
 }
 
@@ -126,6 +121,14 @@ impl Run {
     fn new(model: &Model, data: &Dataset, config: &Config, backend: Box<dyn Backend>) -> Self {
         let weights = model.initial_weights(config.seed);
         Self::from(&weights, model, data, config, backend)
+    }
+
+    fn history(&self) -> Vec<HistoryRow> {
+        let row = |event: &Event| match event {
+            Event::Epoch(row) => Some(row.clone()),
+            _ => None,
+        };
+        self.events.iter().filter_map(row).collect()
     }
 
     /// The loss of each step.
@@ -396,4 +399,57 @@ fn a_stopped_training_leaves_a_run_with_the_images_it_saw() {
     assert_eq!(rows[1], last);
     let left = RunFolder::open(&path).unwrap();
     assert_ne!(left.weights(&model).unwrap(), weights);
+}
+
+#[test]
+fn updates_take_the_learning_rate_of_the_schedule() {
+    let data = random_data([1, 12, 12], 20, 0);
+    let model = small_model();
+    let scheduled = Config {
+        epochs: 2,
+        schedule: "step".into(),
+        schedule_every: Some(1),
+        schedule_factor: AT_REST,
+        ..config()
+    };
+    let run = Run::new(&model, &data, &scheduled, own_gpu());
+    let rates: Vec<f64> = run.history().iter().map(|r| r.learning_rate).collect();
+    assert_eq!(rates, [0.05, 0.05 * AT_REST]);
+    // The second epoch moves nothing, the first as without a schedule.
+    let one = Run::new(&model, &data, &config(), own_gpu());
+    assert_eq!(run.losses()[..5], one.losses());
+    for (name, weight) in &run.weights {
+        for (a, b) in weight.data().iter().zip(one.weights[name].data()) {
+            assert!((a - b).abs() <= 1e-9, "{name}: {a} {b}");
+        }
+    }
+    let warm = Config {
+        warmup: 1.0,
+        schedule: "cosine".into(),
+        epochs: 3,
+        ..config()
+    };
+    let run = Run::new(&model, &data, &warm, own_gpu());
+    let rates: Vec<f64> = run.history().iter().map(|r| r.learning_rate).collect();
+    // The last updates of the epochs: 5 of 5 warm, then 4 and 9 of 10 updates of the cosine.
+    let cosine = |done: f64| 0.025 * (1.0 + (std::f64::consts::PI * done / 10.0).cos());
+    assert_eq!(rates, [0.05, cosine(4.0), cosine(9.0)]);
+}
+
+#[test]
+fn plateau_lowers_the_rate_where_the_score_stays() {
+    let data = random_data([1, 12, 12], 20, 10);
+    let plateau = Config {
+        epochs: 4,
+        learning_rate: AT_REST,
+        schedule: "plateau".into(),
+        schedule_every: Some(1),
+        schedule_factor: 0.5,
+        ..config()
+    };
+    let run = Run::new(&small_model(), &data, &plateau, own_gpu());
+    let rates: Vec<f64> = run.history().iter().map(|r| r.learning_rate).collect();
+    // The first score is the best so far; the others are the same.
+    let expected = [1.0, 1.0, 0.5, 0.25].map(|f| f * AT_REST);
+    assert_eq!(rates, expected);
 }

@@ -1,10 +1,10 @@
 //! `gpucnn train`
 
+use super::recipe::Recipe;
 use super::{interrupt, output, shared};
 use gpucnn::formats::{atomic, safetensors};
 use gpucnn::graph::Profile;
 use gpucnn::model::Model;
-use gpucnn::ops::optimizer::Optimizer;
 use gpucnn::report::profile;
 use gpucnn::train::{self, Callbacks, Config, Event, HistoryRow, RunFolder, Summary};
 use gpucnn::{Error, Result};
@@ -35,15 +35,8 @@ pub struct Args {
     /// Images a step [default: the model's, 32]
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
-    /// sgd, momentum, nesterov, adam, adamw, rmsprop, adagrad or lion [default: the model's, adam]
-    #[arg(long, value_name = "NAME")]
-    optimizer: Option<String>,
-    /// Learning rate [default: the optimizer's, as in Keras]
-    #[arg(long, value_name = "F")]
-    learning_rate: Option<f64>,
-    /// Weight decay: decoupled with adamw and lion, L2 with the others [default: adamw 0.004, others 0]
-    #[arg(long, value_name = "F")]
-    weight_decay: Option<f64>,
+    #[command(flatten)]
+    recipe: Recipe,
     /// Seed of initial weights, shuffling and dropout
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u32,
@@ -79,26 +72,10 @@ pub struct Args {
 impl Args {
     fn config(&self, model: &Model) -> Result<Config> {
         let defaults = model.training();
-        let name = self.optimizer.clone();
-        let optimizer_name = name.unwrap_or_else(|| defaults.optimizer.clone());
-        let own = Optimizer::by_name(&optimizer_name);
-        // A rate that was stated for the model's optimizer says nothing of another.
-        let model_rate = defaults
-            .learning_rate
-            .filter(|_| optimizer_name == defaults.optimizer);
-        let rate = self.learning_rate.or(model_rate);
-        let config = Config {
+        let mut config = Config {
             data: self.data.clone().unwrap_or_else(|| "mnist".into()),
             epochs: self.epochs.unwrap_or(defaults.epochs),
             batch_size: self.batch_size.unwrap_or(defaults.batch_size),
-            learning_rate: rate
-                .or(own.map(|o| o.default_learning_rate()))
-                .unwrap_or(0.001),
-            weight_decay: self
-                .weight_decay
-                .or(own.map(|o| o.weight_decay))
-                .unwrap_or(0.0),
-            optimizer: optimizer_name,
             seed: self.seed,
             device: self.device.clone(),
             limit: self.limit,
@@ -106,7 +83,9 @@ impl Args {
             shuffle: !self.no_shuffle,
             log_every: self.log_every,
             profile: self.profile,
+            ..Config::default()
         };
+        self.recipe.apply(defaults, &mut config);
         config.check()?;
         Ok(config)
     }
@@ -249,7 +228,8 @@ impl Reporter {
             output::json(
                 &json!({"event": "epoch", "epoch": row.epoch, "images": row.images,
                 "loss": row.loss, "accuracy": row.accuracy, "val_loss": row.val_loss,
-                "val_accuracy": row.val_accuracy, "seconds": row.seconds,
+                "val_accuracy": row.val_accuracy, "learning_rate": row.learning_rate,
+                "seconds": row.seconds,
                 "images_per_s": row.images_per_s}),
             );
             return;

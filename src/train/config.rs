@@ -1,12 +1,16 @@
 //! The settings of a training run.
 
+use super::monitor::Monitor;
+use super::schedule::{Policy, Schedule};
 use crate::error::{Error, Result};
 use crate::ops::optimizer::Optimizer;
 use serde::{Deserialize, Serialize};
+use std::fmt::Display;
 
-/// All settings of a run, resolved: what `config.toml` in the run folder holds.
+/// All settings of a run, resolved: what `config.toml` in the run folder holds. A setting
+/// that a file lacks has its default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The data set's name or folder.
     pub data: String,
@@ -16,8 +20,22 @@ pub struct Config {
     pub batch_size: usize,
     /// sgd, momentum, nesterov, adam, adamw or rmsprop.
     pub optimizer: String,
-    /// Learning rate.
+    /// Learning rate; the highest, where a schedule changes it.
     pub learning_rate: f64,
+    /// constant (the default), step, cosine, one-cycle or plateau; see [`Policy`].
+    pub schedule: String,
+    /// Epochs between two changes of step (default: a third of all, rounded up), patience
+    /// of plateau (10).
+    pub schedule_every: Option<usize>,
+    /// What step and plateau multiply the rate by: 0.1.
+    pub schedule_factor: f64,
+    /// The rate that cosine ends at and plateau does not go below: 0.
+    pub min_learning_rate: f64,
+    /// Epochs, also in part, of linear warm-up before the schedule: 0.
+    pub warmup: f64,
+    /// Whether the loss (the default) or the accuracy tells if training gets better; of the
+    /// validation where there is one.
+    pub monitor: String,
     /// Weight decay: decoupled with adamw and lion, L2 with the others.
     pub weight_decay: f64,
     /// Seed of initial weights, shuffling and dropout.
@@ -38,7 +56,58 @@ pub struct Config {
     pub profile: bool,
 }
 
+impl Default for Config {
+    /// Those of `gpucnn train` without arguments: Keras's for the MNIST classic.
+    fn default() -> Self {
+        Self {
+            data: "mnist".into(),
+            epochs: 10,
+            batch_size: 32,
+            optimizer: "adam".into(),
+            learning_rate: 0.001,
+            schedule: "constant".into(),
+            schedule_every: None,
+            schedule_factor: 0.1,
+            min_learning_rate: 0.0,
+            warmup: 0.0,
+            monitor: "loss".into(),
+            weight_decay: 0.0,
+            seed: 0,
+            device: "auto".into(),
+            limit: None,
+            val_split: None,
+            shuffle: true,
+            log_every: 0,
+            profile: false,
+        }
+    }
+}
+
 impl Config {
+    /// The schedule of a training of `updates` updates an epoch.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that lists the known ones.
+    pub fn schedule(&self, updates: usize) -> Result<Schedule> {
+        let policy = Policy::by_name(
+            &self.schedule,
+            self.epochs,
+            self.schedule_every,
+            self.schedule_factor,
+            self.min_learning_rate,
+        )?;
+        let (rate, warmup) = (self.learning_rate, self.warmup);
+        Ok(Schedule::new(policy, rate, warmup, self.epochs, updates))
+    }
+
+    /// What tells whether training gets better.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that names the two.
+    pub fn monitor(&self) -> Result<Monitor> {
+        Monitor::by_name(&self.monitor)
+    }
+
     /// The optimizer by name, with the weight decay.
     ///
     /// # Errors
@@ -60,39 +129,54 @@ impl Config {
     /// # Errors
     /// [`Error::Usage`] that names the flag, the range and what was found.
     pub fn check(&self) -> Result<()> {
-        let fail = |flag: &str, wanted: &str, found: String| {
-            Err(Error::Usage(format!(
-                "{flag} must be {wanted}, found {found}"
-            )))
-        };
-        if self.epochs == 0 {
-            return fail("--epochs", "at least 1", "0".into());
+        let counts = [
+            ("--epochs", Some(self.epochs)),
+            ("--batch-size", Some(self.batch_size)),
+            ("--limit", self.limit),
+            ("--schedule-every", self.schedule_every),
+        ];
+        for (flag, value) in counts {
+            require(flag, value != Some(0), "at least 1", 0)?;
         }
-        if self.batch_size == 0 {
-            return fail("--batch-size", "at least 1", "0".into());
+        let positive = [
+            ("--learning-rate", Some(self.learning_rate)),
+            ("--schedule-factor", Some(self.schedule_factor)),
+        ];
+        for (flag, value) in positive {
+            let fine = value.is_none_or(|v| v.is_finite() && v > 0.0);
+            require(flag, fine, "a positive number", value.unwrap_or(0.0))?;
         }
-        if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
-            return fail(
-                "--learning-rate",
-                "a positive number",
-                self.learning_rate.to_string(),
-            );
+        let from_zero = [
+            ("--weight-decay", self.weight_decay),
+            ("--min-learning-rate", self.min_learning_rate),
+            ("--warmup", self.warmup),
+        ];
+        for (flag, value) in from_zero {
+            let fine = value.is_finite() && value >= 0.0;
+            require(flag, fine, "zero or a positive number", value)?;
         }
-        if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
-            return fail(
-                "--weight-decay",
-                "zero or a positive number",
-                self.weight_decay.to_string(),
-            );
-        }
-        if let Some(split) = self.val_split
-            && !(split > 0.0 && split < 1.0)
-        {
-            return fail("--val-split", "between 0 and 1", split.to_string());
-        }
-        if self.limit == Some(0) {
-            return fail("--limit", "at least 1", "0".into());
-        }
+        let split = self.val_split.unwrap_or(0.5);
+        require(
+            "--val-split",
+            split > 0.0 && split < 1.0,
+            "between 0 and 1",
+            split,
+        )?;
+        let wanted = format!("less than the {} epochs", self.epochs);
+        let shorter = self.warmup < self.epochs as f64;
+        require("--warmup", shorter, &wanted, self.warmup)?;
+        self.schedule(1)?;
+        self.monitor()?;
         self.optimizer().map(drop)
     }
+}
+
+/// An error that names the flag, unless its value is fine.
+fn require(flag: &str, fine: bool, wanted: &str, found: impl Display) -> Result<()> {
+    if fine {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "{flag} must be {wanted}, found {found}"
+    )))
 }

@@ -9,8 +9,10 @@ mod callbacks;
 mod config;
 mod feed;
 mod graphs;
+mod monitor;
 mod pace;
 mod run_folder;
+mod schedule;
 mod session;
 mod weights;
 
@@ -18,7 +20,9 @@ pub use callbacks::Callbacks;
 pub use config::Config;
 pub use feed::{Metrics, Part};
 pub use graphs::{EVAL_BATCH, Graphs};
+pub use monitor::{Monitor, Patience, Verdict};
 pub use run_folder::{HistoryRow, RunFolder};
+pub use schedule::{Policy, Schedule};
 pub use session::Session;
 pub use weights::Weights;
 pub(crate) use weights::{arenas, upload_weights, weight_values};
@@ -116,11 +120,13 @@ pub fn train(
     let mut session = Session::new(model, data, config, weights, backend)?;
     folder.begin()?;
     callbacks.event(session.start_event());
+    let monitor = config.monitor()?;
     let mut last = None;
     for number in 1..=config.epochs {
         let row = epoch(&mut session, config, number, &mut callbacks)?;
         folder.save_epoch(&row, &session.weights()?)?;
         callbacks.event(Event::Epoch(row.clone()));
+        session.observe(monitor.score(&row));
         last = Some(row);
         if callbacks.stopped() {
             break;
@@ -168,6 +174,7 @@ fn epoch(
         accuracy: trained.accuracy(),
         val_loss: validation.map(|m| m.loss()),
         val_accuracy: validation.map(|m| m.accuracy()),
+        learning_rate: session.learning_rate(),
         seconds: started.elapsed().as_secs_f64(),
         images_per_s: trained.samples / train_seconds,
     })

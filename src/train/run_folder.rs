@@ -23,6 +23,8 @@ pub struct HistoryRow {
     pub val_loss: Option<f64>,
     /// Validation accuracy after it.
     pub val_accuracy: Option<f64>,
+    /// Learning rate of its last update.
+    pub learning_rate: f64,
     /// Wall seconds, validation included.
     pub seconds: f64,
     /// Training images a second, validation left out.

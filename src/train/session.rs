@@ -3,6 +3,7 @@
 use super::feed::{Metrics, Part};
 use super::graphs::{EVAL_BATCH, Graphs, MAX_STEPS, METRICS};
 use super::pace::Pace;
+use super::schedule::Schedule;
 use super::{Callbacks, Config, Event, Weights};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
@@ -27,6 +28,7 @@ pub struct Session<'a> {
     train: Part,
     validation: Option<Part>,
     programs: Programs,
+    schedule: Schedule,
     steps_taken: u32,
     pace: Pace,
     steady: Counters,
@@ -114,6 +116,7 @@ impl<'a> Session<'a> {
         graphs.create_states(&mut *backend, weights)?;
         let batch = config.batch_size;
         let programs = Programs::new(&graphs, batch, &train, validation.as_ref(), &mut *backend)?;
+        let schedule = config.schedule(train.len.div_ceil(batch))?;
         Ok(Self {
             model,
             config,
@@ -123,6 +126,7 @@ impl<'a> Session<'a> {
             train,
             validation,
             programs,
+            schedule,
             steps_taken: 0,
             pace: Pace::new(MAX_STEPS),
             steady: Counters::default(),
@@ -213,10 +217,20 @@ impl<'a> Session<'a> {
             first: first as u32,
             count: count as u32,
             slot: slot as u32,
-            learning_rate: self.config.learning_rate,
+            learning_rate: self.learning_rate(),
             correction1,
             correction2,
         }
+    }
+
+    /// The learning rate of the last update.
+    pub fn learning_rate(&self) -> f64 {
+        self.schedule.rate(self.steps_taken)
+    }
+
+    /// Takes the score of an epoch that is over, for the schedule.
+    pub fn observe(&mut self, score: f64) {
+        self.schedule.observe(score);
     }
 
     fn collect(&mut self, sent: &InFlight) -> Result<Vec<Metrics>> {
