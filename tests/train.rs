@@ -453,3 +453,41 @@ fn plateau_lowers_the_rate_where_the_score_stays() {
     let expected = [1.0, 1.0, 0.5, 0.25].map(|f| f * AT_REST);
     assert_eq!(rates, expected);
 }
+
+#[test]
+fn label_smoothing_and_class_weights_shape_the_gradient() {
+    let data = random_data([1, 12, 12], 4, 0);
+    let model = small_model();
+    let initial = model.initial_weights(3);
+    let cpu = Box::new(CpuBackend::new());
+    let mut predictor = Predictor::new(&model, &initial, 4, cpu).unwrap();
+    let logits = predictor.logits(&data.train.images).unwrap();
+    let listed: Vec<f64> = (0..10).map(|c| 0.5 + f64::from(c)).collect();
+    let text = listed.iter().map(f64::to_string).collect::<Vec<_>>();
+    for (smoothing, weighted) in [(0.0, false), (0.2, false), (0.0, true), (0.2, true)] {
+        let config = Config {
+            label_smoothing: smoothing,
+            class_weights: weighted.then(|| text.join(",")),
+            ..config()
+        };
+        let trained = Run::new(&model, &data, &config, own_gpu()).weights;
+        // By the last bias, loss = sum_i l_i / sum_i w_(y_i) has the derivative of each l_i
+        // by its logits: T p_c - t_c, t_c = w_c (e / 10 + (1 - e) [c = y]), T = sum t_c.
+        let weight = |c: usize| if weighted { listed[c] } else { 1.0 };
+        let labels = || data.train.labels.iter().map(|l| *l as usize);
+        let total: f64 = labels().map(weight).sum();
+        for c in 0..10 {
+            let mut gradient = 0.0;
+            for (row, label) in logits.iter().zip(labels()) {
+                let hit = |c: usize| f64::from(u8::from(c == label));
+                let target = |c: usize| weight(c) * (smoothing / 10.0 + (1.0 - smoothing) * hit(c));
+                let mass: f64 = (0..10).map(target).sum();
+                gradient += (mass * probabilities(row)[c] - target(c)) / total;
+            }
+            let moved = |w: &Weights| f64::from(w["fc2.bias"].data()[c]);
+            let found = (moved(&initial) - moved(&trained)) / config.learning_rate;
+            // A few roundings of numbers of about 1 in f32, over the learning rate.
+            assert!((found - gradient).abs() < 1e-5, "{c}: {found} {gradient}");
+        }
+    }
+}

@@ -17,6 +17,13 @@ pub struct Recipe {
     /// adamw 0.004, others 0]
     #[arg(long, value_name = "F")]
     weight_decay: Option<f64>,
+    /// Share of the target spread evenly over the classes, below 1 [default: the model's, 0]
+    #[arg(long, value_name = "F")]
+    label_smoothing: Option<f64>,
+    /// Weights of the classes in the loss: balanced (by how many images each has), or a number for
+    /// each, separated by commas [default: all alike]
+    #[arg(long, value_name = "balanced|F,F,…")]
+    class_weights: Option<String>,
     /// How the learning rate changes: constant, step, cosine, one-cycle or plateau
     /// [default: the model's, constant]
     #[arg(long, value_name = "NAME")]
@@ -59,6 +66,9 @@ impl Recipe {
         config.weight_decay = decay
             .or(own.map(|o| o.weight_decay))
             .unwrap_or(config.weight_decay);
+        let smoothing = self.label_smoothing;
+        config.label_smoothing = smoothing.unwrap_or(defaults.label_smoothing);
+        config.class_weights = self.class_weights.clone();
         let schedule = self.schedule.as_ref().unwrap_or(&defaults.schedule);
         let every = defaults.schedule_every;
         let every = every.filter(|_| *schedule == defaults.schedule);

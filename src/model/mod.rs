@@ -92,6 +92,8 @@ pub struct TrainingDefaults {
     pub learning_rate: Option<f64>,
     /// Weight decay; `None` for the optimizer's own default.
     pub weight_decay: Option<f64>,
+    /// Label smoothing.
+    pub label_smoothing: f64,
     /// Images a step.
     pub batch_size: usize,
     /// Passes over the training images.
@@ -116,6 +118,7 @@ impl Default for TrainingDefaults {
             optimizer: "adam".into(),
             learning_rate: None,
             weight_decay: None,
+            label_smoothing: 0.0,
             batch_size: 32,
             epochs: 10,
             schedule: "constant".into(),

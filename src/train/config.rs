@@ -1,5 +1,6 @@
 //! The settings of a training run.
 
+use super::method::{Method, class_weights};
 use super::monitor::Monitor;
 use super::schedule::{Policy, Schedule};
 use crate::error::{Error, Result};
@@ -38,6 +39,12 @@ pub struct Config {
     pub monitor: String,
     /// Weight decay: decoupled with adamw and lion, L2 with the others.
     pub weight_decay: f64,
+    /// Share of the target spread evenly over the classes, from 0 (the default) up to 1,
+    /// excluded (Szegedy et al. 2016). The losses that are reported are without it.
+    pub label_smoothing: f64,
+    /// `balanced`, or a weight for each class, separated by commas; see
+    /// [`Method::class_weights`]. The losses that are reported are without them.
+    pub class_weights: Option<String>,
     /// Seed of initial weights, shuffling and dropout.
     pub seed: u32,
     /// The device that was asked for: auto, cpu, or part of a name.
@@ -72,6 +79,8 @@ impl Default for Config {
             warmup: 0.0,
             monitor: "loss".into(),
             weight_decay: 0.0,
+            label_smoothing: 0.0,
+            class_weights: None,
             seed: 0,
             device: "auto".into(),
             limit: None,
@@ -106,6 +115,20 @@ impl Config {
     /// [`Error::Usage`] that names the two.
     pub fn monitor(&self) -> Result<Monitor> {
         Monitor::by_name(&self.monitor)
+    }
+
+    /// How a model of `classes` outputs is trained on images with these labels.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if there is no such optimizer or the class weights do not fit.
+    pub fn method(&self, labels: &[u32], classes: usize) -> Result<Method> {
+        let weights = self.class_weights.as_ref();
+        let weights = weights.map(|text| class_weights(text, labels, classes));
+        Ok(Method {
+            label_smoothing: self.label_smoothing,
+            class_weights: weights.transpose()?,
+            ..Method::from(self.optimizer()?)
+        })
     }
 
     /// The optimizer by name, with the weight decay.
@@ -161,6 +184,14 @@ impl Config {
             split > 0.0 && split < 1.0,
             "between 0 and 1",
             split,
+        )?;
+        let smoothing = self.label_smoothing;
+        let fine = (0.0..1.0).contains(&smoothing);
+        require(
+            "--label-smoothing",
+            fine,
+            "from 0 up to 1, excluded",
+            smoothing,
         )?;
         let wanted = format!("less than the {} epochs", self.epochs);
         let shorter = self.warmup < self.epochs as f64;

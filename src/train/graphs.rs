@@ -1,13 +1,14 @@
 //! What a training runs, as graphs over shared states. No device is needed to build them.
 
 use super::feed::{Metrics, Part};
+use super::method::Method;
 use super::weights::{PARAMETERS, STATISTICS, Weights, arenas, upload_weights, weight_values};
 use crate::error::Result;
 use crate::graph::{Arena, Backend, Graph};
 use crate::model::{Mode, Model};
 use crate::ops::cross_entropy::{Labels, SoftmaxCrossEntropy};
 use crate::ops::metrics::Metrics as MetricsOp;
-use crate::ops::optimizer::{Optimizer, Update};
+use crate::ops::optimizer::Update;
 use crate::ops::reduction::Reduction;
 use crate::ops::{Array, Builder, Value};
 use crate::tensor::TensorType;
@@ -19,11 +20,12 @@ pub(super) const MAX_STEPS: usize = 64;
 /// The state that holds a row of metrics for each step of a submission.
 pub(super) const METRICS: &str = "metrics";
 const GRADIENTS: &str = "gradients";
+const CLASS_WEIGHTS: &str = "class_weights";
 
 /// The graphs of a model in training.
 pub struct Graphs<'a> {
     model: &'a Model,
-    optimizer: Optimizer,
+    method: Method,
     parameters: Arena,
     statistics: Arena,
     max_binding: u64,
@@ -31,11 +33,11 @@ pub struct Graphs<'a> {
 
 impl<'a> Graphs<'a> {
     /// Graphs for devices that bind at most `max_binding` bytes of one tensor.
-    pub fn new(model: &'a Model, optimizer: Optimizer, max_binding: u64) -> Self {
+    pub fn new(model: &'a Model, method: impl Into<Method>, max_binding: u64) -> Self {
         let [parameters, statistics] = arenas(model);
         Self {
             model,
-            optimizer,
+            method: method.into(),
             parameters,
             statistics,
             max_binding,
@@ -57,10 +59,15 @@ impl<'a> Graphs<'a> {
         graph.set_layer("loss");
         let loss = SoftmaxCrossEntropy {
             labels: Labels::Hard { ignore: None },
-            label_smoothing: 0.0,
+            label_smoothing: self.method.label_smoothing,
             reduction: Reduction::Mean,
         };
-        let loss = graph.add(Box::new(loss), &[logits, labels])?[0];
+        let mut inputs = vec![logits, labels];
+        if let Some(weights) = &self.method.class_weights {
+            let ty = TensorType::f32([weights.len()]);
+            inputs.push(graph.state(CLASS_WEIGHTS, ty));
+        }
+        let loss = graph.add(Box::new(loss), &inputs)?[0];
         add_metrics(&mut graph, logits, labels)?;
         let found = graph.gradients(loss, &weights)?;
         graph.set_layer("optimizer");
@@ -95,7 +102,7 @@ impl<'a> Graphs<'a> {
             return Ok(());
         }
         let mut states = vec![graph.state(PARAMETERS, self.parameters.ty()), gradients];
-        for (name, _) in self.optimizer.rule.states() {
+        for (name, _) in self.method.optimizer.rule.states() {
             states.push(graph.state(optimizer_state(name), self.parameters.ty()));
         }
         let chunks = states
@@ -104,7 +111,7 @@ impl<'a> Graphs<'a> {
             .collect::<Result<Vec<_>>>()?;
         for i in 0..chunks[0].len() {
             let inputs: Vec<Value> = chunks.iter().map(|c| c[i]).collect();
-            graph.add(Box::new(Update(self.optimizer)), &inputs)?;
+            graph.add(Box::new(Update(self.method.optimizer)), &inputs)?;
         }
         Ok(())
     }
@@ -114,11 +121,16 @@ impl<'a> Graphs<'a> {
         upload_weights(backend, &self.parameters, &self.statistics, weights)?;
         let ty = self.parameters.ty();
         backend.create(GRADIENTS, &ty)?;
-        for (name, initial) in self.optimizer.rule.states() {
+        for (name, initial) in self.method.optimizer.rule.states() {
             let values = vec![*initial; self.parameters.len()];
             let name = optimizer_state(name);
             backend.create(&name, &ty)?;
             backend.write(&name, &Array::float(ty.clone(), values))?;
+        }
+        if let Some(weights) = &self.method.class_weights {
+            let ty = TensorType::f32([weights.len()]);
+            backend.create(CLASS_WEIGHTS, &ty)?;
+            backend.write(CLASS_WEIGHTS, &Array::float(ty, weights.clone()))?;
         }
         backend.create(METRICS, &metrics_type())
     }

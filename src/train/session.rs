@@ -104,6 +104,8 @@ impl<'a> Session<'a> {
                 train.len()
             )));
         }
+        let method = config.method(&train.labels, model.classes())?;
+        let optimizer = method.optimizer;
         let limit = backend.max_binding();
         let mut upload = |name, split: &Split| {
             let part = Part::new(name, split.len(), data.shape, limit);
@@ -111,8 +113,7 @@ impl<'a> Session<'a> {
         };
         let train = upload("train", &train)?;
         let validation = validation.map(|v| upload("validation", &v)).transpose()?;
-        let optimizer = config.optimizer()?;
-        let graphs = Graphs::new(model, optimizer, limit);
+        let graphs = Graphs::new(model, method, limit);
         graphs.create_states(&mut *backend, weights)?;
         let batch = config.batch_size;
         let programs = Programs::new(&graphs, batch, &train, validation.as_ref(), &mut *backend)?;
