@@ -142,6 +142,8 @@ fn numbers_out_of_range() {
         ("--warmup", "10"),
         ("--label-smoothing", "1"),
         ("--monitor", "luck"),
+        ("--clip-norm", "0"),
+        ("--clip-value", "inf"),
     ] {
         let mut args = vec!["train", "--device", "cpu", flag];
         args.extend(Some(value).filter(|v| !v.is_empty()));

@@ -10,6 +10,7 @@ use gpucnn::infer::{Predictor, probabilities};
 use gpucnn::model::{Conv2d, Dense, Flatten, MaxPool2d, Model};
 use gpucnn::ops::Draw;
 use gpucnn::ops::activation::Function::Relu;
+use gpucnn::tensor::Tensor;
 use gpucnn::train::{Callbacks, Config, Event, HistoryRow, RunFolder, Summary, Weights, train};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -490,4 +491,105 @@ fn label_smoothing_and_class_weights_shape_the_gradient() {
             assert!((found - gradient).abs() < 1e-5, "{c}: {found} {gradient}");
         }
     }
+}
+
+/// The movement of every weight, and its norm.
+fn movement(from: &Weights, to: &Weights) -> (Vec<f64>, f64) {
+    let pairs = from.iter().map(|(name, w)| (w.data(), to[name].data()));
+    let moved: Vec<f64> = pairs
+        .flat_map(|(a, b)| a.iter().zip(b).map(|(a, b)| f64::from(*b) - f64::from(*a)))
+        .collect();
+    let norm = moved.iter().map(|m| m * m).sum::<f64>().sqrt();
+    (moved, norm)
+}
+
+#[test]
+fn weight_decay_spares_biases_unless_all_shall_decay() {
+    let data = random_data([1, 12, 12], 4, 0);
+    let model = small_model();
+    let mut initial = model.initial_weights(3);
+    for weight in initial.values_mut() {
+        // Biases begin at zero, where no decay would show.
+        let shifted = weight.data().iter().map(|w| w + 0.5).collect();
+        *weight = Tensor::new(weight.shape().clone(), shifted).unwrap();
+    }
+    for (optimizer, profile) in [("sgd", ProfileKind::CpuLike), ("adamw", ProfileKind::Gpu)] {
+        let run = |weight_decay, decay_all| {
+            let config = Config {
+                optimizer: optimizer.into(),
+                weight_decay,
+                decay_all,
+                ..config()
+            };
+            Run::from(&initial, &model, &data, &config, gpu(profile)).weights
+        };
+        let [without, some, all] = [run(0.0, false), run(0.1, false), run(0.1, true)];
+        for (name, weight) in &without {
+            let decays = |decayed: &Weights| {
+                let pairs = weight.data().iter().zip(decayed[name].data());
+                let mut differences = pairs.zip(initial[name].data()).map(|((a, b), start)| {
+                    // Both kinds of decay take lr * wd * p from it.
+                    (f64::from(a - b) - 0.05 * 0.1 * f64::from(*start)).abs()
+                });
+                // Some roundings of weights below 2.
+                differences.all(|d| d < 1e-6)
+            };
+            assert_eq!(
+                decays(&some),
+                !name.ends_with("bias"),
+                "{optimizer}: {name}"
+            );
+            assert!(decays(&all), "{optimizer}: {name}");
+        }
+    }
+}
+
+#[test]
+fn gradients_are_clipped_by_norm_and_by_value() {
+    let data = random_data([1, 12, 12], 4, 0);
+    let model = small_model();
+    let initial = model.initial_weights(3);
+    for profile in [ProfileKind::CpuLike, ProfileKind::Gpu] {
+        // What a step of SGD takes from the weights, over its learning rate.
+        let run = |clip_norm, clip_value| {
+            let config = Config {
+                clip_norm,
+                clip_value,
+                learning_rate: 1.0,
+                ..config()
+            };
+            let trained = Run::new(&model, &data, &config, gpu(profile)).weights;
+            movement(&initial, &trained)
+        };
+        let (free, norm) = run(None, None);
+        // Twenty roundings of gradients and weights of at most about 2 each.
+        let same = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 2e-6);
+        assert!(norm > 0.1, "{norm}");
+        assert!(same(&run(Some(2.0 * norm), None).0, &free));
+        let (clipped, _) = run(Some(0.25 * norm), None);
+        let expected: Vec<f64> = free.iter().map(|g| 0.25 * g).collect();
+        assert!(same(&clipped, &expected), "{profile}");
+        let largest = free.iter().fold(0.0, |a: f64, g| a.max(g.abs()));
+        let limit = 0.3 * largest;
+        let (clipped, _) = run(None, Some(limit));
+        let expected: Vec<f64> = free.iter().map(|g| g.clamp(-limit, limit)).collect();
+        assert!(same(&clipped, &expected), "{profile}");
+    }
+}
+
+#[test]
+fn clipping_and_groups_add_no_more_than_two_dispatches_a_step() {
+    let data = random_data([1, 12, 12], 4, 0);
+    let dispatches = |config: &Config| {
+        let run = Run::new(&small_model(), &data, config, own_gpu());
+        (run.summary.dispatches, run.summary.bytes_read_back)
+    };
+    let (plain, bytes) = dispatches(&config());
+    let clipped = Config {
+        clip_norm: Some(1.0),
+        weight_decay: 0.1,
+        ..config()
+    };
+    // The norm takes two, the update stays one, and nothing more is read back.
+    assert_eq!(dispatches(&clipped), (plain + 2, bytes));
 }

@@ -1,12 +1,17 @@
 //! The options of `gpucnn train` that say how weights are changed.
 
 use gpucnn::model::TrainingDefaults;
-use gpucnn::ops::optimizer::Optimizer;
 use gpucnn::train::Config;
 
 #[derive(clap::Args)]
 #[command(next_help_heading = "Optimization")]
 pub struct Recipe {
+    /// Passes over the training images [default: the model's, 10]
+    #[arg(long, value_name = "N")]
+    epochs: Option<usize>,
+    /// Images a step [default: the model's, 32]
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
     /// sgd, momentum, nesterov, adam, adamw, rmsprop, adagrad or lion [default: the model's, adam]
     #[arg(long, value_name = "NAME")]
     optimizer: Option<String>,
@@ -17,6 +22,16 @@ pub struct Recipe {
     /// adamw 0.004, others 0]
     #[arg(long, value_name = "F")]
     weight_decay: Option<f64>,
+    /// Let weight decay also act on biases and on the scales and shifts of normalisation
+    #[arg(long)]
+    decay_all: bool,
+    /// Shorten the gradient of all parameters together to at most this norm [default: the
+    /// model's, none]
+    #[arg(long, value_name = "F", conflicts_with = "clip_value")]
+    clip_norm: Option<f64>,
+    /// Clamp each element of the gradient to this magnitude [default: the model's, none]
+    #[arg(long, value_name = "F")]
+    clip_value: Option<f64>,
     /// Share of the target spread evenly over the classes, below 1 [default: the model's, 0]
     #[arg(long, value_name = "F")]
     label_smoothing: Option<f64>,
@@ -49,36 +64,38 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Puts the options into the settings, the model's where an option is not given.
-    pub fn apply(&self, defaults: &TrainingDefaults, config: &mut Config) {
-        let name = self.optimizer.as_ref().unwrap_or(&defaults.optimizer);
-        let own = Optimizer::by_name(name);
-        // What was stated for the model's optimizer says nothing of another.
-        let same = *name == defaults.optimizer;
-        let rate = defaults.learning_rate.filter(|_| same);
-        let rate = self.learning_rate.or(rate);
-        let decay = defaults.weight_decay.filter(|_| same);
-        let decay = self.weight_decay.or(decay);
-        config.optimizer = name.clone();
-        config.learning_rate = rate
-            .or(own.map(|o| o.default_learning_rate()))
-            .unwrap_or(config.learning_rate);
-        config.weight_decay = decay
-            .or(own.map(|o| o.weight_decay))
-            .unwrap_or(config.weight_decay);
-        let smoothing = self.label_smoothing;
-        config.label_smoothing = smoothing.unwrap_or(defaults.label_smoothing);
-        config.class_weights = self.class_weights.clone();
-        let schedule = self.schedule.as_ref().unwrap_or(&defaults.schedule);
-        let every = defaults.schedule_every;
-        let every = every.filter(|_| *schedule == defaults.schedule);
-        config.schedule = schedule.clone();
-        config.schedule_every = self.schedule_every.or(every);
-        config.schedule_factor = self.schedule_factor.unwrap_or(defaults.schedule_factor);
+    /// The settings of a training of a model: these, and its own where none is given.
+    pub fn config(&self, model: &TrainingDefaults) -> Config {
+        let mut own = model.clone();
+        if let Some(name) = self.optimizer.as_ref().filter(|n| **n != own.optimizer) {
+            // What was stated for the model's optimizer says nothing of another.
+            own.optimizer.clone_from(name);
+            (own.learning_rate, own.weight_decay) = (None, None);
+        }
+        if let Some(name) = self.schedule.as_ref().filter(|n| **n != own.schedule) {
+            own.schedule.clone_from(name);
+            own.schedule_every = None;
+        }
+        if self.clip_norm.is_some() || self.clip_value.is_some() {
+            (own.clip_norm, own.clip_value) = (self.clip_norm, self.clip_value);
+        }
+        own.learning_rate = self.learning_rate.or(own.learning_rate);
+        own.weight_decay = self.weight_decay.or(own.weight_decay);
+        own.schedule_every = self.schedule_every.or(own.schedule_every);
+        own.decay_all |= self.decay_all;
+        own.epochs = self.epochs.unwrap_or(own.epochs);
+        own.batch_size = self.batch_size.unwrap_or(own.batch_size);
+        let factor = self.schedule_factor;
+        own.schedule_factor = factor.unwrap_or(own.schedule_factor);
         let least = self.min_learning_rate;
-        config.min_learning_rate = least.unwrap_or(defaults.min_learning_rate);
-        let share = defaults.warmup / defaults.epochs.max(1) as f64;
-        config.warmup = self.warmup.unwrap_or(share * config.epochs as f64);
-        config.monitor = self.monitor.clone();
+        own.min_learning_rate = least.unwrap_or(own.min_learning_rate);
+        let share = model.warmup / model.epochs.max(1) as f64;
+        own.warmup = self.warmup.unwrap_or(share * own.epochs as f64);
+        own.label_smoothing = self.label_smoothing.unwrap_or(own.label_smoothing);
+        Config {
+            class_weights: self.class_weights.clone(),
+            monitor: self.monitor.clone(),
+            ..Config::from(&own)
+        }
     }
 }

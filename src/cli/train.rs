@@ -29,12 +29,6 @@ pub struct Args {
     /// Data set: a name (mnist) or a folder [default: mnist]
     #[arg(long, value_name = "NAME|DIR")]
     data: Option<String>,
-    /// Passes over the training images [default: the model's, 10]
-    #[arg(long, value_name = "N")]
-    epochs: Option<usize>,
-    /// Images a step [default: the model's, 32]
-    #[arg(long, value_name = "N")]
-    batch_size: Option<usize>,
     #[command(flatten)]
     recipe: Recipe,
     /// Seed of initial weights, shuffling and dropout
@@ -71,11 +65,8 @@ pub struct Args {
 
 impl Args {
     fn config(&self, model: &Model) -> Result<Config> {
-        let defaults = model.training();
-        let mut config = Config {
+        let config = Config {
             data: self.data.clone().unwrap_or_else(|| "mnist".into()),
-            epochs: self.epochs.unwrap_or(defaults.epochs),
-            batch_size: self.batch_size.unwrap_or(defaults.batch_size),
             seed: self.seed,
             device: self.device.clone(),
             limit: self.limit,
@@ -83,9 +74,8 @@ impl Args {
             shuffle: !self.no_shuffle,
             log_every: self.log_every,
             profile: self.profile,
-            ..Config::default()
+            ..self.recipe.config(model.training())
         };
-        self.recipe.apply(defaults, &mut config);
         config.check()?;
         Ok(config)
     }

@@ -92,6 +92,12 @@ pub struct TrainingDefaults {
     pub learning_rate: Option<f64>,
     /// Weight decay; `None` for the optimizer's own default.
     pub weight_decay: Option<f64>,
+    /// Whether weight decay also acts on biases and normalisation.
+    pub decay_all: bool,
+    /// Largest norm of the gradient of all parameters.
+    pub clip_norm: Option<f64>,
+    /// Largest magnitude of a gradient's elements; not with `clip_norm`.
+    pub clip_value: Option<f64>,
     /// Label smoothing.
     pub label_smoothing: f64,
     /// Images a step.
@@ -118,6 +124,9 @@ impl Default for TrainingDefaults {
             optimizer: "adam".into(),
             learning_rate: None,
             weight_decay: None,
+            decay_all: false,
+            clip_norm: None,
+            clip_value: None,
             label_smoothing: 0.0,
             batch_size: 32,
             epochs: 10,

@@ -4,7 +4,8 @@ use super::method::{Method, class_weights};
 use super::monitor::Monitor;
 use super::schedule::{Policy, Schedule};
 use crate::error::{Error, Result};
-use crate::ops::optimizer::Optimizer;
+use crate::model::TrainingDefaults;
+use crate::ops::optimizer::{Clip, Optimizer};
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
 
@@ -39,6 +40,16 @@ pub struct Config {
     pub monitor: String,
     /// Weight decay: decoupled with adamw and lion, L2 with the others.
     pub weight_decay: f64,
+    /// Whether weight decay also acts on biases and on the scales and shifts of
+    /// normalisation: no; see [`Method::decay_all`].
+    pub decay_all: bool,
+    /// The largest norm of the gradient of all parameters together, weight decay left out;
+    /// longer ones are made as short as that (Pascanu et al. 2013; Keras's
+    /// `global_clipnorm`). Any, by default.
+    pub clip_norm: Option<f64>,
+    /// The largest magnitude of a gradient's elements; larger ones are clamped to it
+    /// (Keras's `clipvalue`). Any, by default. Not together with `clip_norm`.
+    pub clip_value: Option<f64>,
     /// Share of the target spread evenly over the classes, from 0 (the default) up to 1,
     /// excluded (Szegedy et al. 2016). The losses that are reported are without it.
     pub label_smoothing: f64,
@@ -79,6 +90,9 @@ impl Default for Config {
             warmup: 0.0,
             monitor: "loss".into(),
             weight_decay: 0.0,
+            decay_all: false,
+            clip_norm: None,
+            clip_value: None,
             label_smoothing: 0.0,
             class_weights: None,
             seed: 0,
@@ -88,6 +102,32 @@ impl Default for Config {
             shuffle: true,
             log_every: 0,
             profile: false,
+        }
+    }
+}
+
+impl From<&TrainingDefaults> for Config {
+    /// A model's own settings; for what it leaves to the optimizer, that one's.
+    fn from(model: &TrainingDefaults) -> Self {
+        let (other, optimizer) = (Self::default(), Optimizer::by_name(&model.optimizer));
+        let rate = optimizer.map(|o| o.default_learning_rate());
+        let decay = optimizer.map(|o| o.weight_decay);
+        Self {
+            epochs: model.epochs,
+            batch_size: model.batch_size,
+            optimizer: model.optimizer.clone(),
+            learning_rate: model.learning_rate.or(rate).unwrap_or(other.learning_rate),
+            schedule: model.schedule.clone(),
+            schedule_every: model.schedule_every,
+            schedule_factor: model.schedule_factor,
+            min_learning_rate: model.min_learning_rate,
+            warmup: model.warmup,
+            weight_decay: model.weight_decay.or(decay).unwrap_or(other.weight_decay),
+            decay_all: model.decay_all,
+            clip_norm: model.clip_norm,
+            clip_value: model.clip_value,
+            label_smoothing: model.label_smoothing,
+            ..other
         }
     }
 }
@@ -127,6 +167,11 @@ impl Config {
         Ok(Method {
             label_smoothing: self.label_smoothing,
             class_weights: weights.transpose()?,
+            decay_all: self.decay_all,
+            clip: match self.clip_norm {
+                Some(most) => Some(Clip::Norm(most)),
+                None => self.clip_value.map(Clip::Value),
+            },
             ..Method::from(self.optimizer()?)
         })
     }
@@ -164,6 +209,8 @@ impl Config {
         let positive = [
             ("--learning-rate", Some(self.learning_rate)),
             ("--schedule-factor", Some(self.schedule_factor)),
+            ("--clip-norm", self.clip_norm),
+            ("--clip-value", self.clip_value),
         ];
         for (flag, value) in positive {
             let fine = value.is_none_or(|v| v.is_finite() && v > 0.0);
@@ -185,6 +232,10 @@ impl Config {
             "between 0 and 1",
             split,
         )?;
+        if self.clip_norm.is_some() && self.clip_value.is_some() {
+            let problem = "--clip-norm and --clip-value exclude each other; give one";
+            return Err(Error::Usage(problem.into()));
+        }
         let smoothing = self.label_smoothing;
         let fine = (0.0..1.0).contains(&smoothing);
         require(

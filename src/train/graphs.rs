@@ -1,14 +1,15 @@
 //! What a training runs, as graphs over shared states. No device is needed to build them.
 
-use super::feed::{Metrics, Part};
+use super::feed::{self, Metrics};
 use super::method::Method;
 use super::weights::{PARAMETERS, STATISTICS, Weights, arenas, upload_weights, weight_values};
 use crate::error::Result;
-use crate::graph::{Arena, Backend, Graph};
+use crate::graph::{Arena, Backend, Graph, Part};
 use crate::model::{Mode, Model};
+use crate::ops::binary::{Binary, BinaryOp};
 use crate::ops::cross_entropy::{Labels, SoftmaxCrossEntropy};
 use crate::ops::metrics::Metrics as MetricsOp;
-use crate::ops::optimizer::Update;
+use crate::ops::optimizer::{BLOCK, Clip, SquaredNorm, Update};
 use crate::ops::reduction::Reduction;
 use crate::ops::{Array, Builder, Value};
 use crate::tensor::TensorType;
@@ -21,6 +22,10 @@ pub(super) const MAX_STEPS: usize = 64;
 pub(super) const METRICS: &str = "metrics";
 const GRADIENTS: &str = "gradients";
 const CLASS_WEIGHTS: &str = "class_weights";
+/// The weight decay of each block of parameters.
+const DECAYS: &str = "weight_decays";
+/// How many elements of each block of parameters are no padding.
+const COUNTS: &str = "block_counts";
 
 /// The graphs of a model in training.
 pub struct Graphs<'a> {
@@ -49,7 +54,7 @@ impl<'a> Graphs<'a> {
     ///
     /// # Errors
     /// If an op refuses the shapes.
-    pub fn training(&self, part: &Part, batch: usize) -> Result<Graph> {
+    pub fn training(&self, part: &feed::Part, batch: usize) -> Result<Graph> {
         let mut graph = Graph::new();
         let [images, labels] = part.gather(&mut graph, batch, self.model.normalization())?;
         let (values, weights) = weight_values(&mut graph, &self.parameters, &self.statistics)?;
@@ -86,7 +91,7 @@ impl<'a> Graphs<'a> {
     ///
     /// # Errors
     /// If an op refuses the shapes.
-    pub fn evaluation(&self, part: &Part, batch: usize) -> Result<Graph> {
+    pub fn evaluation(&self, part: &feed::Part, batch: usize) -> Result<Graph> {
         let mut graph = Graph::new();
         let [images, labels] = part.gather(&mut graph, batch, self.model.normalization())?;
         let (values, _) = weight_values(&mut graph, &self.parameters, &self.statistics)?;
@@ -109,11 +114,72 @@ impl<'a> Graphs<'a> {
             .into_iter()
             .map(|s| self.parameters.chunks(graph, s, self.max_binding))
             .collect::<Result<Vec<_>>>()?;
-        for i in 0..chunks[0].len() {
-            let inputs: Vec<Value> = chunks.iter().map(|c| c[i]).collect();
-            graph.add(Box::new(Update(self.method.optimizer)), &inputs)?;
+        let norm = self.squared_norm(graph, &chunks[1])?;
+        let decays = self.decays();
+        let decays = decays.map(|d| graph.state(DECAYS, d.ty().clone()));
+        for (i, first) in first_blocks(graph, &chunks[0]).into_iter().enumerate() {
+            let mut inputs: Vec<Value> = chunks.iter().map(|c| c[i]).collect();
+            inputs.extend(decays);
+            inputs.extend(norm);
+            let update = Update {
+                decays_from: decays.map(|_| first),
+                clip: self.method.clip,
+                ..Update::new(self.method.optimizer)
+            };
+            graph.add(Box::new(update), &inputs)?;
         }
         Ok(())
+    }
+
+    /// The squared norm of the gradients in these chunks, where they are clipped by it.
+    fn squared_norm(&self, graph: &mut Graph, chunks: &[Value]) -> Result<Option<Value>> {
+        let Some(Clip::Norm(_)) = self.method.clip else {
+            return Ok(None);
+        };
+        let counts = graph.state(COUNTS, self.counts().ty().clone());
+        let mut total = None;
+        for (chunk, first_block) in chunks.iter().zip(first_blocks(graph, chunks)) {
+            let part = graph.add1(Box::new(SquaredNorm { first_block }), &[*chunk, counts])?;
+            total = Some(match total {
+                None => part,
+                Some(sum) => graph.add1(Box::new(Binary(BinaryOp::Add)), &[sum, part])?,
+            });
+        }
+        Ok(total)
+    }
+
+    /// The weight decay of each block, unless it is the same for all.
+    fn decays(&self) -> Option<Array> {
+        let decay = self.method.optimizer.weight_decay;
+        let spared = |part: &Part| part.shape.dims().len() <= 1;
+        if decay == 0.0 || self.method.decay_all || !self.parameters.parts().iter().any(spared) {
+            return None;
+        }
+        let blocks = self.parameters.blocks();
+        let decays: Vec<f64> = blocks
+            .map(|(part, _)| if spared(part) { 0.0 } else { decay })
+            .collect();
+        Some(Array::float(TensorType::f32([decays.len()]), decays))
+    }
+
+    fn counts(&self) -> Array {
+        let counts: Vec<u32> = self.parameters.blocks().map(|(_, n)| n as u32).collect();
+        Array::index(TensorType::u32([counts.len()]), counts)
+    }
+
+    /// What the update reads besides parameters, gradients and the optimizer's states.
+    fn constants(&self) -> Vec<(&'static str, Array)> {
+        let weights = self.method.class_weights.as_ref();
+        let weights = weights.map(|w| Array::float(TensorType::f32([w.len()]), w.clone()));
+        let clips_norm = matches!(self.method.clip, Some(Clip::Norm(_)));
+        [
+            (CLASS_WEIGHTS, weights),
+            (DECAYS, self.decays()),
+            (COUNTS, clips_norm.then(|| self.counts())),
+        ]
+        .into_iter()
+        .filter_map(|(name, content)| Some((name, content?)))
+        .collect()
     }
 
     /// Creates and fills the states of weights, gradients, optimizer and metrics.
@@ -127,10 +193,9 @@ impl<'a> Graphs<'a> {
             backend.create(&name, &ty)?;
             backend.write(&name, &Array::float(ty.clone(), values))?;
         }
-        if let Some(weights) = &self.method.class_weights {
-            let ty = TensorType::f32([weights.len()]);
-            backend.create(CLASS_WEIGHTS, &ty)?;
-            backend.write(CLASS_WEIGHTS, &Array::float(ty, weights.clone()))?;
+        for (name, content) in self.constants() {
+            backend.create(name, content.ty())?;
+            backend.write(name, &content)?;
         }
         backend.create(METRICS, &metrics_type())
     }
@@ -148,6 +213,17 @@ impl<'a> Graphs<'a> {
         }
         Ok(weights)
     }
+}
+
+/// The block of the arena that each of its chunks begins with.
+fn first_blocks(graph: &Graph, chunks: &[Value]) -> Vec<usize> {
+    let mut next = 0;
+    let begin = |chunk: &Value| {
+        let first = next;
+        next += graph.ty(*chunk).shape.len() / BLOCK;
+        first
+    };
+    chunks.iter().map(begin).collect()
 }
 
 fn optimizer_state(name: &str) -> String {

@@ -1,7 +1,7 @@
 //! What a training computes besides the model itself.
 
 use crate::error::{Error, Result};
-use crate::ops::optimizer::Optimizer;
+use crate::ops::optimizer::{Clip, Optimizer};
 
 /// How the loss is formed and how its gradient changes the weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,6 +13,12 @@ pub struct Method {
     /// The weight of each class in the loss; the mean of a batch divides by the sum of its
     /// labels' weights.
     pub class_weights: Option<Vec<f64>>,
+    /// Whether weight decay also acts on parameters of one axis: biases, and the scales and
+    /// shifts of normalisation. It is common practice that it does not (He et al. 2018, "Bag
+    /// of Tricks", section 3.1).
+    pub decay_all: bool,
+    /// How gradients are clipped.
+    pub clip: Option<Clip>,
 }
 
 impl From<Optimizer> for Method {
@@ -22,6 +28,8 @@ impl From<Optimizer> for Method {
             optimizer,
             label_smoothing: 0.0,
             class_weights: None,
+            decay_all: false,
+            clip: None,
         }
     }
 }
