@@ -103,6 +103,24 @@ fn it_documents_every_layer_with_every_attribute_and_its_default() {
 }
 
 #[test]
+fn it_lists_the_presets() {
+    let rows = section("### Presets")
+        .lines()
+        .filter(|l| l.starts_with("| `"));
+    let mut documented = Vec::new();
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let name = code(cells[1])[0];
+        let model = Model::load(name).unwrap();
+        assert_eq!(cells[2], model.input().map(|n| n.to_string()).join(" x "));
+        let parameters = cells[3].replace(',', "");
+        assert_eq!(parameters, model.parameter_count().to_string(), "{name}");
+        documented.push(name);
+    }
+    assert_eq!(documented, Model::presets().collect::<Vec<_>>());
+}
+
+#[test]
 fn it_names_every_activation_and_optimizer() {
     let text = "name = 'x'\ninput = [1, 1, 1]\nlayer = [{ type = 'activation', function = '' }]";
     let error = Model::from_toml(text, "test").unwrap_err().to_string();
