@@ -13,7 +13,7 @@
 //! use gpucnn::infer::Predictor;
 //! use gpucnn::model::{Conv2d, Dense, Flatten, Model};
 //! use gpucnn::ops::activation::Function::Relu;
-//! use gpucnn::train::{Config, RunFolder, train};
+//! use gpucnn::train::{Callbacks, Config, RunFolder, train};
 //!
 //! // Sixty-four images of 8 by 8: dark ones and bright ones.
 //! let labels: Vec<u32> = (0..64).map(|i| i % 2).collect();
@@ -39,7 +39,9 @@
 //! # let folder = folder.path();
 //! let mut run = RunFolder::create(Some(folder), &model, &config, &data.classes)?;
 //! let device = Box::new(GpuBackend::new(gpu.clone())?);
-//! train(&model, &data, &config, &start, device, &mut run, &mut |_event| {})?;
+//! let mut ignore = |_event| {};
+//! let callbacks = Callbacks::new(&mut ignore);
+//! train(&model, &data, &config, &start, device, &mut run, callbacks)?;
 //!
 //! let device = Box::new(GpuBackend::new(gpu)?);
 //! let mut predictor = Predictor::new(&model, &run.weights(&model)?, 1, device)?;

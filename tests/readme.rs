@@ -138,7 +138,7 @@ fn it_names_every_activation_and_optimizer() {
 /// The `--flags` in a text.
 fn flags(text: &str) -> BTreeSet<&str> {
     text.split(|c: char| !(c == '-' || c.is_ascii_lowercase()))
-        .filter(|word| word.starts_with("--") && word.trim_matches('-') != "")
+        .filter(|word| word.starts_with("--") && word.contains(char::is_alphabetic))
         .collect()
 }
 
