@@ -21,7 +21,8 @@ use std::sync::atomic::AtomicBool;
 /// is then; a second Ctrl-C ends it at once.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A preset (mnist-cnn, cifar10-cnn) or a model file (TOML)
+    /// mnist-cnn, cifar10-cnn, lenet5, vgg11-bn, resnet20, resnet18, resnet18-imagenet,
+    /// wide-resnet-16-4, mobilenet-v2, or a model file (TOML)
     #[arg(default_value = "mnist-cnn")]
     model: String,
     /// Data set: a name (mnist) or a folder [default: mnist]

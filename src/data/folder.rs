@@ -97,8 +97,8 @@ fn read_all(
 }
 
 /// The image files of all class folders: within a class by name, the classes in turn, each
-/// as often as its share, so that any part of the list is a fair sample. `expected` are the classes that
-/// training has; others cannot be tested.
+/// as often as its share, so that any part of the list is a fair sample. `expected` are the
+/// classes that training has; others cannot be tested.
 fn list(root: &Path, expected: Option<&[String]>) -> Result<Listing> {
     let mut listing = Listing {
         classes: expected.unwrap_or_default().to_vec(),
