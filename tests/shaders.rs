@@ -404,8 +404,9 @@ fn preset_graphs(model: &Model, max_binding: u64) -> Vec<Graph> {
         _ => [3_000, 500],
     };
     let defaults = model.training();
-    let method = Config::from(defaults).method(&[], model.classes());
-    let graphs = Graphs::new(model, method.expect("a preset's settings"), max_binding);
+    let config = Config::new(model).expect("a preset's settings");
+    let method = config.method(&[], model.classes());
+    let graphs = Graphs::new(model, method.expect("a preset's method"), max_binding);
     let part = |name, len| Part::new(name, len, model.input(), max_binding);
     let (train, test) = (part("train", train), part("test", test));
     let (batch, rest) = (defaults.batch_size, train.len % defaults.batch_size);

@@ -1,6 +1,7 @@
 //! The options of `gpucnn train` that say how weights are changed.
 
-use gpucnn::model::TrainingDefaults;
+use gpucnn::Result;
+use gpucnn::model::Model;
 use gpucnn::train::Config;
 
 #[derive(clap::Args)]
@@ -65,37 +66,36 @@ pub struct Recipe {
 
 impl Recipe {
     /// The settings of a training of a model: these, and its own where none is given.
-    pub fn config(&self, model: &TrainingDefaults) -> Config {
-        let mut own = model.clone();
-        if let Some(name) = self.optimizer.as_ref().filter(|n| **n != own.optimizer) {
-            // What was stated for the model's optimizer says nothing of another.
-            own.optimizer.clone_from(name);
-            (own.learning_rate, own.weight_decay) = (None, None);
+    pub fn config(&self, model: &Model) -> Result<Config> {
+        let mut own = Config::new(model)?;
+        if let Some(name) = &self.optimizer {
+            own = own.with_optimizer(name)?;
         }
-        if let Some(name) = self.schedule.as_ref().filter(|n| **n != own.schedule) {
-            own.schedule.clone_from(name);
-            own.schedule_every = None;
+        if let Some(name) = &self.schedule {
+            own = own.with_schedule(name);
         }
-        if self.clip_norm.is_some() || self.clip_value.is_some() {
-            (own.clip_norm, own.clip_value) = (self.clip_norm, self.clip_value);
+        if let Some(epochs) = self.epochs {
+            own = own.with_epochs(epochs);
         }
-        own.learning_rate = self.learning_rate.or(own.learning_rate);
-        own.weight_decay = self.weight_decay.or(own.weight_decay);
-        own.schedule_every = self.schedule_every.or(own.schedule_every);
-        own.decay_all |= self.decay_all;
-        own.epochs = self.epochs.unwrap_or(own.epochs);
-        own.batch_size = self.batch_size.unwrap_or(own.batch_size);
-        let factor = self.schedule_factor;
-        own.schedule_factor = factor.unwrap_or(own.schedule_factor);
-        let least = self.min_learning_rate;
-        own.min_learning_rate = least.unwrap_or(own.min_learning_rate);
-        let share = model.warmup / model.epochs.max(1) as f64;
-        own.warmup = self.warmup.unwrap_or(share * own.epochs as f64);
-        own.label_smoothing = self.label_smoothing.unwrap_or(own.label_smoothing);
-        Config {
-            class_weights: self.class_weights.clone(),
+        let (clip_norm, clip_value) = match (self.clip_norm, self.clip_value) {
+            (None, None) => (own.clip_norm, own.clip_value),
+            given => given,
+        };
+        Ok(Config {
+            batch_size: self.batch_size.unwrap_or(own.batch_size),
+            learning_rate: self.learning_rate.unwrap_or(own.learning_rate),
+            schedule_every: self.schedule_every.or(own.schedule_every),
+            schedule_factor: self.schedule_factor.unwrap_or(own.schedule_factor),
+            min_learning_rate: self.min_learning_rate.unwrap_or(own.min_learning_rate),
+            warmup: self.warmup.unwrap_or(own.warmup),
             monitor: self.monitor.clone(),
-            ..Config::from(&own)
-        }
+            weight_decay: self.weight_decay.unwrap_or(own.weight_decay),
+            decay_all: self.decay_all || own.decay_all,
+            clip_norm,
+            clip_value,
+            label_smoothing: self.label_smoothing.unwrap_or(own.label_smoothing),
+            class_weights: self.class_weights.clone(),
+            ..own
+        })
     }
 }

@@ -65,8 +65,9 @@ pub struct Args {
 
 impl Args {
     fn config(&self, model: &Model) -> Result<Config> {
+        let config = self.recipe.config(model)?;
         let config = Config {
-            data: self.data.clone().unwrap_or_else(|| "mnist".into()),
+            data: self.data.clone().unwrap_or(config.data),
             seed: self.seed,
             device: self.device.clone(),
             limit: self.limit,
@@ -74,7 +75,7 @@ impl Args {
             shuffle: !self.no_shuffle,
             log_every: self.log_every,
             profile: self.profile,
-            ..self.recipe.config(model.training())
+            ..config
         };
         config.check()?;
         Ok(config)

@@ -4,7 +4,7 @@ use super::method::{Method, class_weights};
 use super::monitor::Monitor;
 use super::schedule::{Policy, Schedule};
 use crate::error::{Error, Result};
-use crate::model::TrainingDefaults;
+use crate::model::Model;
 use crate::ops::optimizer::{Clip, Optimizer};
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
@@ -20,7 +20,7 @@ pub struct Config {
     pub epochs: usize,
     /// Images a step.
     pub batch_size: usize,
-    /// sgd, momentum, nesterov, adam, adamw or rmsprop.
+    /// One of [`Optimizer::NAMES`].
     pub optimizer: String,
     /// Learning rate; the highest, where a schedule changes it.
     pub learning_rate: f64,
@@ -106,33 +106,79 @@ impl Default for Config {
     }
 }
 
-impl From<&TrainingDefaults> for Config {
-    /// A model's own settings; for what it leaves to the optimizer, that one's.
-    fn from(model: &TrainingDefaults) -> Self {
-        let (other, optimizer) = (Self::default(), Optimizer::by_name(&model.optimizer));
-        let rate = optimizer.map(|o| o.default_learning_rate());
-        let decay = optimizer.map(|o| o.weight_decay);
-        Self {
-            epochs: model.epochs,
-            batch_size: model.batch_size,
-            optimizer: model.optimizer.clone(),
-            learning_rate: model.learning_rate.or(rate).unwrap_or(other.learning_rate),
-            schedule: model.schedule.clone(),
-            schedule_every: model.schedule_every,
-            schedule_factor: model.schedule_factor,
-            min_learning_rate: model.min_learning_rate,
-            warmup: model.warmup,
-            weight_decay: model.weight_decay.or(decay).unwrap_or(other.weight_decay),
-            decay_all: model.decay_all,
-            clip_norm: model.clip_norm,
-            clip_value: model.clip_value,
-            label_smoothing: model.label_smoothing,
-            ..other
-        }
-    }
-}
-
 impl Config {
+    /// How `gpucnn train` trains a model without flags: MNIST, shuffled, seed 0, the best
+    /// device; all else as the model has it.
+    ///
+    /// ```
+    /// use gpucnn::{model::Model, train::Config};
+    ///
+    /// let model = Model::load("cifar10-cnn")?;
+    /// let config = Config { data: "cifar".into(), seed: 7, ..Config::new(&model)? };
+    /// assert_eq!(config.optimizer, "rmsprop");
+    /// # Ok::<(), gpucnn::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the model names an optimizer that is not known.
+    pub fn new(model: &Model) -> Result<Self> {
+        let defaults = model.training();
+        let optimizer = known(&defaults.optimizer)?;
+        let own_rate = optimizer.default_learning_rate();
+        Ok(Self {
+            epochs: defaults.epochs,
+            batch_size: defaults.batch_size,
+            optimizer: defaults.optimizer.clone(),
+            learning_rate: defaults.learning_rate.unwrap_or(own_rate),
+            schedule: defaults.schedule.clone(),
+            schedule_every: defaults.schedule_every,
+            schedule_factor: defaults.schedule_factor,
+            min_learning_rate: defaults.min_learning_rate,
+            warmup: defaults.warmup,
+            weight_decay: defaults.weight_decay.unwrap_or(optimizer.weight_decay),
+            decay_all: defaults.decay_all,
+            clip_norm: defaults.clip_norm,
+            clip_value: defaults.clip_value,
+            label_smoothing: defaults.label_smoothing,
+            ..Self::default()
+        })
+    }
+
+    /// The same settings with another number of epochs, of which the warm-up has the same
+    /// share as before.
+    #[must_use]
+    pub fn with_epochs(mut self, epochs: usize) -> Self {
+        self.warmup *= epochs as f64 / self.epochs.max(1) as f64;
+        self.epochs = epochs;
+        self
+    }
+
+    /// The same settings with a schedule, see [`Policy`]; another one than before with its
+    /// own [`schedule_every`](Self::schedule_every).
+    #[must_use]
+    pub fn with_schedule(mut self, name: &str) -> Self {
+        if name != self.schedule {
+            self.schedule = name.to_owned();
+            self.schedule_every = None;
+        }
+        self
+    }
+
+    /// The same settings with an optimizer. Another one than before comes with its own
+    /// learning rate and weight decay: a rate stated for one says nothing of another.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that lists the known ones.
+    pub fn with_optimizer(mut self, name: &str) -> Result<Self> {
+        let optimizer = known(name)?;
+        if name != self.optimizer {
+            self.optimizer = name.to_owned();
+            self.learning_rate = optimizer.default_learning_rate();
+            self.weight_decay = optimizer.weight_decay;
+        }
+        Ok(self)
+    }
+
     /// The schedule of a training of `updates` updates an epoch.
     ///
     /// # Errors
@@ -181,15 +227,7 @@ impl Config {
     /// # Errors
     /// [`Error::Usage`] that lists the known ones.
     pub fn optimizer(&self) -> Result<Optimizer> {
-        Optimizer::by_name(&self.optimizer)
-            .map(|o| o.with_weight_decay(self.weight_decay))
-            .ok_or_else(|| {
-                Error::Usage(format!(
-                    "unknown optimizer {:?}; expected one of {}",
-                    self.optimizer,
-                    Optimizer::NAMES.join(", ")
-                ))
-            })
+        known(&self.optimizer).map(|o| o.with_weight_decay(self.weight_decay))
     }
 
     /// Checks the ranges of all settings.
@@ -261,4 +299,37 @@ fn require(flag: &str, fine: bool, wanted: &str, found: impl Display) -> Result<
     Err(Error::Usage(format!(
         "{flag} must be {wanted}, found {found}"
     )))
+}
+
+fn known(name: &str) -> Result<Optimizer> {
+    Optimizer::by_name(name).ok_or_else(|| {
+        Error::Usage(format!(
+            "unknown optimizer {name:?}; expected one of {}",
+            Optimizer::NAMES.join(", ")
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::TrainingDefaults;
+
+    #[test]
+    fn a_rate_stated_for_the_models_optimizer_stays_with_it() {
+        let model = Model::builder("test", [1, 1, 1])
+            .training(TrainingDefaults {
+                optimizer: "nesterov".into(),
+                learning_rate: Some(0.5),
+                ..TrainingDefaults::default()
+            })
+            .add(crate::model::Flatten)
+            .build()
+            .unwrap();
+        let config = Config::new(&model).unwrap();
+        let rate = |name: &str| config.clone().with_optimizer(name).unwrap().learning_rate;
+        assert_eq!([rate("nesterov"), rate("sgd")], [0.5, 0.01]);
+        let adamw = config.clone().with_optimizer("adamw").unwrap();
+        assert_eq!(adamw.optimizer().unwrap(), Optimizer::adamw());
+    }
 }
