@@ -74,6 +74,8 @@ fn config() -> Config {
         val_split: None,
         shuffle: true,
         log_every: 1,
+        checkpoint_minutes: 0.0,
+        keep_checkpoints: 2,
         profile: false,
     }
 }

@@ -33,6 +33,10 @@ pub struct Config {
     pub shuffle: bool,
     /// Report every so many steps; 0 for never.
     pub log_every: usize,
+    /// Minutes between checkpoints within an epoch; 0 for none but at each epoch's end.
+    pub checkpoint_minutes: f64,
+    /// Checkpoints kept.
+    pub keep_checkpoints: usize,
     /// Time the dispatches of a step after training.
     #[serde(skip)]
     pub profile: bool,
@@ -92,6 +96,16 @@ impl Config {
         }
         if self.limit == Some(0) {
             return fail("--limit", "at least 1", "0".into());
+        }
+        if !(self.checkpoint_minutes.is_finite() && self.checkpoint_minutes >= 0.0) {
+            return fail(
+                "--checkpoint-minutes",
+                "zero or a positive number",
+                self.checkpoint_minutes.to_string(),
+            );
+        }
+        if self.keep_checkpoints == 0 {
+            return fail("--keep-checkpoints", "at least 1", "0".into());
         }
         self.optimizer().map(drop)
     }
