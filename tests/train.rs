@@ -70,6 +70,7 @@ fn config() -> Config {
         learning_rate: 0.05,
         seed: 3,
         log_every: 1,
+        checkpoint_minutes: 0.0,
         ..Config::default()
     }
 }

@@ -9,7 +9,7 @@ use gpucnn::train::Config;
 pub struct Recipe {
     /// Passes over the training images [default: the model's, 10]
     #[arg(long, value_name = "N")]
-    epochs: Option<usize>,
+    pub epochs: Option<usize>,
     /// Images a step [default: the model's, 32]
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,

@@ -69,6 +69,10 @@ pub struct Config {
     pub shuffle: bool,
     /// Report every so many steps; 0 for never.
     pub log_every: usize,
+    /// Minutes between checkpoints within an epoch; 0 for none but at each epoch's end.
+    pub checkpoint_minutes: f64,
+    /// Checkpoints kept.
+    pub keep_checkpoints: usize,
     /// Time the dispatches of a step after training.
     #[serde(skip)]
     pub profile: bool,
@@ -101,6 +105,8 @@ impl Default for Config {
             val_split: None,
             shuffle: true,
             log_every: 0,
+            checkpoint_minutes: 10.0,
+            keep_checkpoints: 2,
             profile: false,
         }
     }
@@ -239,6 +245,7 @@ impl Config {
             ("--epochs", Some(self.epochs)),
             ("--batch-size", Some(self.batch_size)),
             ("--limit", self.limit),
+            ("--keep-checkpoints", Some(self.keep_checkpoints)),
             ("--schedule-every", self.schedule_every),
         ];
         for (flag, value) in counts {
@@ -258,6 +265,7 @@ impl Config {
             ("--weight-decay", self.weight_decay),
             ("--min-learning-rate", self.min_learning_rate),
             ("--warmup", self.warmup),
+            ("--checkpoint-minutes", self.checkpoint_minutes),
         ];
         for (flag, value) in from_zero {
             let fine = value.is_finite() && value >= 0.0;

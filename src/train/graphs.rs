@@ -200,6 +200,20 @@ impl<'a> Graphs<'a> {
         backend.create(METRICS, &metrics_type())
     }
 
+    /// The states that steps change and the next ones build on, with their types. A
+    /// checkpoint is their content.
+    pub(super) fn lasting_states(&self) -> Vec<(String, TensorType)> {
+        let mut states = vec![
+            (PARAMETERS.to_owned(), self.parameters.ty()),
+            (STATISTICS.to_owned(), self.statistics.ty()),
+        ];
+        for (name, _) in self.method.optimizer.rule.states() {
+            states.push((optimizer_state(name), self.parameters.ty()));
+        }
+        states.retain(|(_, ty)| ty.shape.len() > 0);
+        states
+    }
+
     /// Reads all weights back.
     pub(super) fn read_weights(&self, backend: &mut dyn Backend) -> Result<Weights> {
         let mut weights = Weights::new();
