@@ -143,6 +143,9 @@ fn numbers_out_of_range() {
         ("--label-smoothing", "1"),
         ("--monitor", "luck"),
         ("--clip-norm", "0"),
+        ("--ema", "1"),
+        ("--accumulate", "0"),
+        ("--patience", "0"),
         ("--clip-value", "inf"),
     ] {
         let mut args = vec!["train", "--device", "cpu", flag];

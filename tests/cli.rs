@@ -5,6 +5,7 @@ mod files;
 use files::{Files, exists, gpucnn, json_lines};
 use gpucnn::formats::safetensors;
 use gpucnn::model::Model;
+use gpucnn::train::Config;
 use serde_json::Value;
 
 /// Runs the binary, which must succeed; standard output and standard error.
@@ -307,4 +308,119 @@ fn devices_lists_every_adapter() {
         number(line, "max_buffer_size");
         assert!(line["features"].is_array());
     }
+}
+
+#[test]
+fn a_models_training_table_is_followed_unless_a_flag_says_otherwise() {
+    let files = Files::new();
+    let data = files.idx("data", 40, 20);
+    let text = std::fs::read_to_string(files.model()).unwrap();
+    let table = "[training]\noptimizer = \"nesterov\"\nweight_decay = 0.25\n\
+                 schedule = \"step\"\nschedule_every = 3\nschedule_factor = 0.5\nwarmup = 1\n\
+                 clip_norm = 2\nlabel_smoothing = 0.125\nema = 0.75\naccumulate = 2\n\
+                 decay_all = true\nmin_learning_rate = 0.001";
+    let model = files.write("table.toml", text.replace("[training]", table));
+    let config = |run: &str, flags: &[&str]| {
+        let args = ["train", &model, "--data", &data, "--device", "cpu", "--out"];
+        self::run(&files, &[&args, &[run][..], flags].concat());
+        let text = std::fs::read_to_string(files.path(run).join("config.toml")).unwrap();
+        toml::from_str::<Config>(&text).unwrap()
+    };
+    let own = config("own", &[]);
+    let expected = Config {
+        data: data.clone(),
+        epochs: 2,
+        batch_size: 8,
+        optimizer: "nesterov".into(),
+        learning_rate: 0.02,
+        weight_decay: 0.25,
+        schedule: "step".into(),
+        schedule_every: Some(3),
+        schedule_factor: 0.5,
+        min_learning_rate: 0.001,
+        warmup: 1.0,
+        clip_norm: Some(2.0),
+        label_smoothing: 0.125,
+        ema: Some(0.75),
+        accumulate: 2,
+        decay_all: true,
+        device: "cpu".into(),
+        ..Config::default()
+    };
+    assert_eq!(own, expected);
+    let flags = [
+        "--optimizer=sgd",
+        "--schedule=plateau",
+        "--epochs=3",
+        "--clip-value=1",
+        "--ema=0.5",
+        "--accumulate=1",
+        "--label-smoothing=0",
+        "--patience=7",
+        "--monitor=accuracy",
+        "--class-weights=balanced",
+    ];
+    let given = Config {
+        epochs: 3,
+        optimizer: "sgd".into(),
+        // The optimizer's own, and the same share of warm-up.
+        learning_rate: 0.01,
+        weight_decay: 0.0,
+        warmup: 1.5,
+        schedule: "plateau".into(),
+        schedule_every: None,
+        clip_norm: None,
+        clip_value: Some(1.0),
+        ema: Some(0.5),
+        accumulate: 1,
+        label_smoothing: 0.0,
+        patience: Some(7),
+        monitor: "accuracy".into(),
+        class_weights: Some("balanced".into()),
+        ..expected
+    };
+    assert_eq!(config("given", &flags), given);
+}
+
+#[test]
+fn eval_and_predict_take_the_best_weights() {
+    let files = Files::new();
+    // So large a rate that the second epoch is worse than the first, by far.
+    let flags = ["--learning-rate=3", "--epochs=6", "--optimizer=sgd"];
+    let [out, _] = train(&files, &flags);
+    let history = std::fs::read_to_string(files.path("run/history.csv")).unwrap();
+    let losses = history.lines().skip(1).map(|line| line.split(',').nth(4));
+    let losses: Vec<f64> = losses.map(|l| l.unwrap().parse().unwrap()).collect();
+    let (best, last) = (losses.iter().copied().fold(f64::MAX, f64::min), losses[5]);
+    assert!(best < last, "{losses:?}");
+    let epoch = losses.iter().position(|l| *l == best).unwrap() + 1;
+    assert!(
+        out.contains(&format!("the best validation was that of epoch {epoch};")),
+        "{out}"
+    );
+    let loss = |extra: &[&str]| {
+        let lines = run_json(
+            &files,
+            &[&["eval", "run", "--device", "cpu"], extra].concat(),
+        );
+        number(&lines[0], "loss")
+    };
+    for (found, expected) in [(loss(&["--best"]), best), (loss(&[]), last)] {
+        // The weights were saved as f32.
+        assert!(
+            (found - expected).abs() < 1e-4 * expected,
+            "{found} {expected}"
+        );
+    }
+    let image = files.png("image.png", 3);
+    run(
+        &files,
+        &["predict", "run", &image, "--best", "--device", "cpu"],
+    );
+    std::fs::remove_file(files.path("run/best.safetensors")).unwrap();
+    let args = ["eval", "run", "--best", "--device", "cpu"];
+    let output = gpucnn(&files, &args).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("no best.safetensors"), "{errors}");
 }

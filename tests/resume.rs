@@ -7,7 +7,7 @@ use files::{Files, SIDE, gpucnn, json_lines};
 use gpucnn::formats::safetensors;
 use gpucnn::ops::Draw;
 use std::io::{BufRead, BufReader, Lines};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -208,7 +208,8 @@ fn a_run_that_is_killed_again_and_again_ends_in_the_same_bits() {
     work.assert_same("killed", "alone");
     // Nothing unfinished lies about.
     let names = std::fs::read_dir(work.files.path("killed")).unwrap();
-    assert_eq!(names.count(), 6);
+    // Model, weights, best weights, history, settings, classes and the checkpoints.
+    assert_eq!(names.count(), 7);
     assert_eq!(work.checkpoints("killed").len(), 2);
 }
 
@@ -409,4 +410,62 @@ fn the_last_weights_must_be_written() {
     work.succeed(&["train", "--resume", "run"]);
     work.succeed(&work.begin("alone", &[]));
     work.assert_same("run", "alone");
+}
+
+#[test]
+fn schedule_averages_patience_and_accumulated_gradients_go_on_too() {
+    let work = Work::new(
+        60,
+        &[
+            "--ema=0.9",
+            "--accumulate=3",
+            "--schedule=plateau",
+            "--schedule-every=1",
+            "--warmup=1.5",
+            "--patience=2",
+            "--learning-rate=0.3",
+            "--epochs=12",
+        ],
+    );
+    let often = ["--checkpoint-minutes=0.0000001", "--keep-checkpoints=1000"];
+    work.succeed(&work.begin("alone", &often));
+    let history = work.history("alone");
+    // Neither the rate nor the number of epochs is what it began with.
+    assert!(history.len() < 13, "{history:?}");
+    // Eight batches an epoch: updates after the third, the sixth and the eighth.
+    let inside_a_group = |step: usize| !matches!(step % 8, 0 | 3 | 6);
+    let all = work.checkpoints("alone");
+    let steps: Vec<usize> = all.iter().map(|path| step_of(path)).collect();
+    let chosen: Vec<usize> = steps.into_iter().filter(|s| inside_a_group(*s)).collect();
+    assert!(chosen.len() >= 3, "{chosen:?}");
+    for (i, step) in chosen.iter().enumerate().step_by(chosen.len() / 3) {
+        let run = format!("run-{i}");
+        copy_folder(&work.files.path("alone"), &work.files.path(&run));
+        for path in work.checkpoints(&run) {
+            if step_of(&path) > *step {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        let errors = work.succeed(&["train", "--resume", &run]);
+        assert!(errors.contains(&format!("after step {step}")), "{errors}");
+        work.assert_same(&run, "alone");
+        let best = |run: &str| std::fs::read(work.files.path(&format!("{run}/best.safetensors")));
+        assert_eq!(best(&run).unwrap(), best("alone").unwrap());
+    }
+}
+
+fn step_of(checkpoint: &Path) -> usize {
+    let name = checkpoint.file_stem().unwrap().to_str().unwrap();
+    name.strip_prefix("step-").unwrap().parse().unwrap()
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
 }

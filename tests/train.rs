@@ -7,7 +7,7 @@ use gpucnn::gpu::profile::ProfileKind;
 use gpucnn::gpu::{Gpu, OpenOptions};
 use gpucnn::graph::{Backend, CpuBackend, GpuBackend};
 use gpucnn::infer::{Predictor, probabilities};
-use gpucnn::model::{Conv2d, Dense, Flatten, MaxPool2d, Model};
+use gpucnn::model::{BatchNorm2d, Conv2d, Dense, Flatten, MaxPool2d, Model};
 use gpucnn::ops::Draw;
 use gpucnn::ops::activation::Function::Relu;
 use gpucnn::tensor::Tensor;
@@ -593,4 +593,185 @@ fn clipping_and_groups_add_no_more_than_two_dispatches_a_step() {
     };
     // The norm takes two, the update stays one, and nothing more is read back.
     assert_eq!(dispatches(&clipped), (plain + 2, bytes));
+}
+
+#[test]
+fn training_ends_when_patience_does_and_keeps_the_best() {
+    let data = random_data([1, 12, 12], 40, 20);
+    let model = small_model();
+    for monitor in ["loss", "accuracy"] {
+        let config = Config {
+            epochs: 60,
+            learning_rate: 0.2,
+            monitor: monitor.into(),
+            patience: Some(3),
+            ..config()
+        };
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("run");
+        let mut folder = RunFolder::create(Some(&path), &model, &config, &data.classes).unwrap();
+        let mut history = Vec::new();
+        let mut keep = |event| {
+            if let Event::Epoch(row) = event {
+                history.push(row);
+            }
+        };
+        let callbacks = Callbacks::new(&mut keep);
+        let weights = model.initial_weights(0);
+        let backend = own_gpu();
+        let summary = train(
+            &model,
+            &data,
+            &config,
+            &weights,
+            backend,
+            &mut folder,
+            callbacks,
+        )
+        .unwrap();
+        // Random labels: what is learned of the training images is worth nothing soon.
+        assert!(summary.out_of_patience && !summary.stopped, "{summary:?}");
+        let score = |row: &HistoryRow| match monitor {
+            "loss" => -row.val_loss.unwrap(),
+            _ => row.val_accuracy.unwrap(),
+        };
+        let top = history.iter().map(score).fold(f64::MIN, f64::max);
+        let best = history.iter().find(|row| score(row) == top).unwrap();
+        assert_eq!(summary.best, Some(best.epoch));
+        assert_eq!(history.len(), best.epoch + 3, "{monitor}");
+        let left = RunFolder::open(&path).unwrap();
+        let [kept, last] = [left.best_weights(&model), left.weights(&model)].map(Result::unwrap);
+        assert_ne!(kept, last);
+        let test = data.test.as_ref().unwrap();
+        let loss = mean(&image_losses(&model, &kept, test));
+        assert_close(&[loss], &[best.val_loss.unwrap()]);
+    }
+}
+
+#[test]
+fn a_run_without_validation_has_no_best() {
+    let data = random_data([1, 12, 12], 8, 0);
+    let model = small_model();
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("run");
+    let mut folder = RunFolder::create(Some(&path), &model, &config(), &data.classes).unwrap();
+    let mut ignore = |_| {};
+    let weights = model.initial_weights(0);
+    let callbacks = Callbacks::new(&mut ignore);
+    let backend = own_gpu();
+    let summary = train(
+        &model,
+        &data,
+        &config(),
+        &weights,
+        backend,
+        &mut folder,
+        callbacks,
+    )
+    .unwrap();
+    assert_eq!(summary.best, None);
+    let error = folder.best_weights(&model).unwrap_err().to_string();
+    assert!(error.contains("no best.safetensors"), "{error}");
+}
+
+/// The small model with batch normalisation behind its convolution.
+fn normalized_model() -> Model {
+    Model::builder("normalized", [1, 12, 12])
+        .add(Conv2d::new(4, 3))
+        .add(BatchNorm2d::default())
+        .add(Flatten)
+        .add(Dense::new(10))
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn moving_averages_are_validated_and_saved() {
+    let data = random_data([1, 12, 12], 12, 8);
+    let model = normalized_model();
+    let initial = model.initial_weights(3);
+    // The weights after each of three updates, without averages.
+    let after = |updates: usize, ema: Option<f64>| {
+        let config = Config {
+            shuffle: false,
+            limit: Some(4 * updates),
+            ema,
+            ..config()
+        };
+        Run::new(&model, &data, &config, own_gpu())
+    };
+    let steps: Vec<Weights> = (1..=3).map(|n| after(n, None).weights).collect();
+    for decay in [0.2, 0.9] {
+        let run = after(3, Some(decay));
+        for (name, found) in &run.weights {
+            for (i, found) in found.data().iter().enumerate() {
+                let mut average = f64::from(initial[name].data()[i]);
+                for (t, weights) in steps.iter().enumerate() {
+                    // (1 + t) / (10 + t) with t from 1: 2/11, 3/12, 4/13.
+                    let t = t as f64 + 1.0;
+                    let d = f64::min(decay, (1.0 + t) / (10.0 + t));
+                    average += (1.0 - d) * (f64::from(weights[name].data()[i]) - average);
+                }
+                // A few roundings, of running variances of up to about 100.
+                let bound = 1e-6 * average.abs().max(1.0);
+                let error = (f64::from(*found) - average).abs();
+                assert!(error < bound, "{name}: {found} {average}");
+            }
+        }
+        let loss = mean(&image_losses(
+            &model,
+            &run.weights,
+            data.test.as_ref().unwrap(),
+        ));
+        assert_close(&[run.summary.last.unwrap().val_loss.unwrap()], &[loss]);
+    }
+}
+
+#[test]
+fn accumulated_batches_are_one_large_batch() {
+    // Groups of 12 images: two whole ones, and one of a batch of 4 and one of 1.
+    let data = random_data([1, 12, 12], 29, 10);
+    let model = small_model();
+    let recipes = [
+        Config {
+            optimizer: "momentum".into(),
+            weight_decay: 0.01,
+            clip_norm: Some(0.5),
+            ..config()
+        },
+        Config {
+            ema: Some(0.5),
+            schedule: "cosine".into(),
+            warmup: 0.5,
+            ..config()
+        },
+    ];
+    for (recipe, profile) in recipes
+        .into_iter()
+        .zip([ProfileKind::CpuLike, ProfileKind::Gpu])
+    {
+        let run = |batch_size, accumulate| {
+            let config = Config {
+                batch_size,
+                accumulate,
+                epochs: 3,
+                ..recipe.clone()
+            };
+            Run::new(&model, &data, &config, gpu(profile))
+        };
+        let [parts, whole] = [run(4, 3), run(12, 1)];
+        let [a, b] = [&parts, &whole].map(|r| r.summary.last.clone().unwrap());
+        assert_eq!(a.learning_rate, b.learning_rate);
+        // Nine updates. A gradient that sums some hundred products in another order is off by
+        // some 1e-6 of itself, and is taken times at most 0.05, ten times over by momentum.
+        let (moved, _) = movement(&whole.weights, &parts.weights);
+        let most = moved.iter().fold(0.0, |a: f64, m| a.max(m.abs()));
+        assert!(most < 1e-5, "{most}");
+        let (_, trained) = movement(&model.initial_weights(3), &whole.weights);
+        assert!(trained > 0.05, "{trained}");
+        assert_close(&[a.val_loss.unwrap()], &[b.val_loss.unwrap()]);
+        // Without accumulation it is another training.
+        let (_, other) = movement(&whole.weights, &run(4, 1).weights);
+        assert!(other > 1e-3, "{other}");
+    }
 }

@@ -19,6 +19,9 @@ pub struct Args {
     /// Images a step
     #[arg(long, value_name = "N", default_value_t = 256)]
     batch_size: usize,
+    /// Take the weights of the epoch whose validation was the best, not the last ones
+    #[arg(long)]
+    best: bool,
     /// auto, cpu (the reference path, slow) or part of an adapter's name
     #[arg(long, value_name = "auto|cpu|NAME", default_value = "auto")]
     device: String,
@@ -35,7 +38,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let folder = RunFolder::open(&args.run)?;
     let model = folder.model()?;
-    let weights = folder.weights(&model)?;
+    let weights = shared::weights(&folder, &model, args.best)?;
     let name = match &args.data {
         Some(name) => name.clone(),
         None => folder.config()?.data,

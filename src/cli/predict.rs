@@ -19,6 +19,9 @@ pub struct Args {
     /// Classes shown for an image
     #[arg(long, value_name = "N", default_value_t = 3)]
     top: usize,
+    /// Take the weights of the epoch whose validation was the best, not the last ones
+    #[arg(long)]
+    best: bool,
     /// auto, cpu (the reference path, slow) or part of an adapter's name
     #[arg(long, value_name = "auto|cpu|NAME", default_value = "auto")]
     device: String,
@@ -36,7 +39,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let folder = RunFolder::open(&args.run)?;
     let model = folder.model()?;
-    let weights = folder.weights(&model)?;
+    let weights = shared::weights(&folder, &model, args.best)?;
     let classes = folder.classes(&model);
     let mut pixels = Vec::new();
     for path in &args.images {

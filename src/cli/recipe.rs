@@ -33,6 +33,13 @@ pub struct Recipe {
     /// Clamp each element of the gradient to this magnitude [default: the model's, none]
     #[arg(long, value_name = "F")]
     clip_value: Option<f64>,
+    /// Keep moving averages of the weights with this decay, such as 0.999; they are what is
+    /// validated and saved [default: the model's, none]
+    #[arg(long, value_name = "DECAY")]
+    ema: Option<f64>,
+    /// Put the gradients of N batches together for an update [default: the model's, 1]
+    #[arg(long, value_name = "N")]
+    accumulate: Option<usize>,
     /// Share of the target spread evenly over the classes, below 1 [default: the model's, 0]
     #[arg(long, value_name = "F")]
     label_smoothing: Option<f64>,
@@ -62,6 +69,9 @@ pub struct Recipe {
     /// is one
     #[arg(long, value_name = "loss|accuracy", default_value = "loss")]
     monitor: String,
+    /// End after N epochs in which it did not get better than ever before [default: never]
+    #[arg(long, value_name = "N")]
+    patience: Option<usize>,
 }
 
 impl Recipe {
@@ -89,10 +99,13 @@ impl Recipe {
             min_learning_rate: self.min_learning_rate.unwrap_or(own.min_learning_rate),
             warmup: self.warmup.unwrap_or(own.warmup),
             monitor: self.monitor.clone(),
+            patience: self.patience,
             weight_decay: self.weight_decay.unwrap_or(own.weight_decay),
             decay_all: self.decay_all || own.decay_all,
             clip_norm,
             clip_value,
+            ema: self.ema.or(own.ema),
+            accumulate: self.accumulate.unwrap_or(own.accumulate),
             label_smoothing: self.label_smoothing.unwrap_or(own.label_smoothing),
             class_weights: self.class_weights.clone(),
             ..own

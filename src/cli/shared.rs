@@ -5,6 +5,8 @@ use gpucnn::Result;
 use gpucnn::data::{Dataset, Request};
 use gpucnn::gpu::{Gpu, OpenOptions};
 use gpucnn::graph::{Backend, CpuBackend, GpuBackend};
+use gpucnn::model::Model;
+use gpucnn::train::{RunFolder, Weights};
 
 /// Opens `auto`, `cpu` or the adapter of a name.
 pub fn open_device(name: &str) -> Result<Box<dyn Backend>> {
@@ -16,6 +18,14 @@ pub fn open_device(name: &str) -> Result<Box<dyn Backend>> {
         ..OpenOptions::default()
     };
     Ok(Box::new(GpuBackend::new(Gpu::open(options)?)?))
+}
+
+/// The last weights of a run, or the best.
+pub fn weights(folder: &RunFolder, model: &Model, best: bool) -> Result<Weights> {
+    match best {
+        true => folder.best_weights(model),
+        false => folder.weights(model),
+    }
 }
 
 /// Loads a data set, with a progress bar while a folder of images is decoded, and tells

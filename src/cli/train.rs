@@ -383,18 +383,26 @@ impl Reporter {
                 &json!({"event": "end", "run": self.run, "seconds": summary.seconds,
                 "bytes_read_back": summary.bytes_read_back, "waits": summary.waits,
                 "submissions": summary.submissions, "dispatches": summary.dispatches,
-                "stopped": summary.stopped}),
+                "stopped": summary.stopped, "out_of_patience": summary.out_of_patience,
+                "best_epoch": summary.best}),
             );
             return;
         }
         let (time, run) = (output::duration(summary.seconds), &self.run);
+        let best = match summary.best {
+            Some(epoch) => format!("; the best validation was that of epoch {epoch}"),
+            None => String::new(),
+        };
         match &summary.last {
             Some(last) if summary.stopped => println!(
                 "stopped after {time}, at {} images of epoch {}; the model is in {run}\n\
                  `gpucnn train --resume {run}` goes on from there",
                 last.images, last.epoch
             ),
-            _ => println!("trained in {time}; the model is in {run}"),
+            _ if summary.out_of_patience => {
+                println!("ended after {time}, no longer better{best}; the model is in {run}");
+            }
+            _ => println!("trained in {time}{best}; the model is in {run}"),
         }
     }
 

@@ -98,6 +98,10 @@ pub struct TrainingDefaults {
     pub clip_norm: Option<f64>,
     /// Largest magnitude of a gradient's elements; not with `clip_norm`.
     pub clip_value: Option<f64>,
+    /// Decay of moving averages of the weights.
+    pub ema: Option<f64>,
+    /// Batches an update.
+    pub accumulate: usize,
     /// Label smoothing.
     pub label_smoothing: f64,
     /// Images a step.
@@ -127,6 +131,8 @@ impl Default for TrainingDefaults {
             decay_all: false,
             clip_norm: None,
             clip_value: None,
+            ema: None,
+            accumulate: 1,
             label_smoothing: 0.0,
             batch_size: 32,
             epochs: 10,

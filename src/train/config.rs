@@ -38,6 +38,9 @@ pub struct Config {
     /// Whether the loss (the default) or the accuracy tells if training gets better; of the
     /// validation where there is one.
     pub monitor: String,
+    /// Training ends after as many epochs without a better [`monitor`](Self::monitor) than the
+    /// best before (Keras's `EarlyStopping`); never, by default.
+    pub patience: Option<usize>,
     /// Weight decay: decoupled with adamw and lion, L2 with the others.
     pub weight_decay: f64,
     /// Whether weight decay also acts on biases and on the scales and shifts of
@@ -50,6 +53,18 @@ pub struct Config {
     /// The largest magnitude of a gradient's elements; larger ones are clamped to it
     /// (Keras's `clipvalue`). Any, by default. Not together with `clip_norm`.
     pub clip_value: Option<f64>,
+    /// The decay of an exponential moving average of the weights, such as 0.999: after each
+    /// update t, `average += (1 - d)(weights - average)` with
+    /// `d = min(decay, (1 + t) / (10 + t))`, of parameters and of running statistics alike
+    /// (Polyak and Juditsky 1992; TensorFlow's `ExponentialMovingAverage`). The averages are
+    /// what is validated, and what `weights.safetensors` and `best.safetensors` hold; the
+    /// weights themselves are in the checkpoints only. None, by default.
+    pub ema: Option<f64>,
+    /// Batches whose gradients are put together for an update: 1. As many batches are the
+    /// same as one that is as many times as large, but for rounding, batch normalisation
+    /// (which sees each batch alone) and class weights (each batch divides by its own labels'
+    /// weights). Steps are counted in batches; schedules and averages in updates.
+    pub accumulate: usize,
     /// Share of the target spread evenly over the classes, from 0 (the default) up to 1,
     /// excluded (Szegedy et al. 2016). The losses that are reported are without it.
     pub label_smoothing: f64,
@@ -93,10 +108,13 @@ impl Default for Config {
             min_learning_rate: 0.0,
             warmup: 0.0,
             monitor: "loss".into(),
+            patience: None,
             weight_decay: 0.0,
             decay_all: false,
             clip_norm: None,
             clip_value: None,
+            ema: None,
+            accumulate: 1,
             label_smoothing: 0.0,
             class_weights: None,
             seed: 0,
@@ -145,6 +163,8 @@ impl Config {
             decay_all: defaults.decay_all,
             clip_norm: defaults.clip_norm,
             clip_value: defaults.clip_value,
+            ema: defaults.ema,
+            accumulate: defaults.accumulate,
             label_smoothing: defaults.label_smoothing,
             ..Self::default()
         })
@@ -220,6 +240,8 @@ impl Config {
             label_smoothing: self.label_smoothing,
             class_weights: weights.transpose()?,
             decay_all: self.decay_all,
+            ema: self.ema,
+            accumulate: self.accumulate,
             clip: match self.clip_norm {
                 Some(most) => Some(Clip::Norm(most)),
                 None => self.clip_value.map(Clip::Value),
@@ -245,6 +267,8 @@ impl Config {
             ("--epochs", Some(self.epochs)),
             ("--batch-size", Some(self.batch_size)),
             ("--limit", self.limit),
+            ("--patience", self.patience),
+            ("--accumulate", Some(self.accumulate)),
             ("--keep-checkpoints", Some(self.keep_checkpoints)),
             ("--schedule-every", self.schedule_every),
         ];
@@ -278,6 +302,8 @@ impl Config {
             "between 0 and 1",
             split,
         )?;
+        let ema = self.ema.unwrap_or(0.5);
+        require("--ema", ema > 0.0 && ema < 1.0, "between 0 and 1", ema)?;
         if self.clip_norm.is_some() && self.clip_value.is_some() {
             let problem = "--clip-norm and --clip-value exclude each other; give one";
             return Err(Error::Usage(problem.into()));
@@ -322,6 +348,51 @@ fn known(name: &str) -> Result<Optimizer> {
 mod tests {
     use super::*;
     use crate::model::TrainingDefaults;
+
+    #[test]
+    fn presets_train_as_their_papers_do() {
+        for (name, optimizer, rate, decay, epochs, schedule) in [
+            ("vgg11-bn", "nesterov", 0.05, 5e-4, 100, "cosine"),
+            ("resnet20", "nesterov", 0.1, 1e-4, 164, "cosine"),
+            ("resnet18", "nesterov", 0.1, 5e-4, 200, "cosine"),
+            ("resnet18-imagenet", "momentum", 0.05, 1e-4, 90, "step"),
+            ("wide-resnet-16-4", "nesterov", 0.1, 5e-4, 200, "cosine"),
+            ("mobilenet-v2", "nesterov", 0.1, 5e-4, 200, "cosine"),
+        ] {
+            let config = Config::new(&Model::load(name).unwrap()).unwrap();
+            let found = (
+                config.optimizer.as_str(),
+                config.learning_rate,
+                config.weight_decay,
+                config.epochs,
+                config.schedule.as_str(),
+            );
+            let expected = (optimizer, rate, decay, epochs, schedule);
+            assert_eq!(found, expected, "{name}");
+            assert_eq!(config.batch_size, 128, "{name}");
+            config.check().unwrap();
+        }
+        for name in Model::presets() {
+            let config = Config::new(&Model::load(name).unwrap()).unwrap();
+            // However few the epochs, the warm-up fits.
+            config.with_epochs(1).check().unwrap();
+        }
+    }
+
+    #[test]
+    fn other_epochs_keep_the_share_of_the_warmup() {
+        let config = Config {
+            epochs: 20,
+            warmup: 5.0,
+            schedule: "step".into(),
+            schedule_every: Some(7),
+            ..Config::default()
+        };
+        let config = config.with_epochs(4);
+        assert_eq!((config.epochs, config.warmup), (4, 1.0));
+        let every = |name| config.clone().with_schedule(name).schedule_every;
+        assert_eq!([every("step"), every("plateau")], [Some(7), None]);
+    }
 
     #[test]
     fn a_rate_stated_for_the_models_optimizer_stays_with_it() {

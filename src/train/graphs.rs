@@ -2,14 +2,16 @@
 
 use super::feed::{self, Metrics};
 use super::method::Method;
-use super::weights::{PARAMETERS, STATISTICS, Weights, arenas, upload_weights, weight_values};
+use super::weights::{PARAMETERS, STATISTICS, Weights, arenas, upload_as, upload_weights};
+use super::weights::{values_in, weight_values};
 use crate::error::Result;
 use crate::graph::{Arena, Backend, Graph, Part};
 use crate::model::{Mode, Model};
 use crate::ops::binary::{Binary, BinaryOp};
 use crate::ops::cross_entropy::{Labels, SoftmaxCrossEntropy};
+use crate::ops::fill::Fill;
 use crate::ops::metrics::Metrics as MetricsOp;
-use crate::ops::optimizer::{BLOCK, Clip, SquaredNorm, Update};
+use crate::ops::optimizer::{BLOCK, Clip, Running, SquaredNorm, Update};
 use crate::ops::reduction::Reduction;
 use crate::ops::{Array, Builder, Value};
 use crate::tensor::TensorType;
@@ -21,6 +23,10 @@ pub(super) const MAX_STEPS: usize = 64;
 /// The state that holds a row of metrics for each step of a submission.
 pub(super) const METRICS: &str = "metrics";
 const GRADIENTS: &str = "gradients";
+/// The sum of the gradients of the images since the last update.
+const ACCUMULATED: &str = "accumulated";
+/// Moving averages of parameters and statistics.
+const AVERAGES: [&str; 2] = ["average.parameters", "average.statistics"];
 const CLASS_WEIGHTS: &str = "class_weights";
 /// The weight decay of each block of parameters.
 const DECAYS: &str = "weight_decays";
@@ -50,7 +56,8 @@ impl<'a> Graphs<'a> {
     }
 
     /// One training step on `batch` images of a part: gather, forward, loss and metrics,
-    /// backward, update.
+    /// backward, and the update; where gradients are accumulated, that is a graph of
+    /// [its own](Self::update).
     ///
     /// # Errors
     /// If an op refuses the shapes.
@@ -83,8 +90,31 @@ impl<'a> Graphs<'a> {
                 graph.store(gradient, target)?;
             }
         }
-        self.add_optimizer(&mut graph, gradients)?;
+        if self.method.accumulate > 1 {
+            // The loss is a mean: the sum over images is that many times its gradient.
+            let weight = batch as f64;
+            self.run_along(&mut graph, ACCUMULATED, GRADIENTS, Running::Sum { weight })?;
+        } else {
+            self.add_update(&mut graph, gradients, 1.0)?;
+        }
         Ok(graph.optimized())
+    }
+
+    /// The update by the gradients accumulated over `images` images, which it clears.
+    ///
+    /// # Errors
+    /// If the parameters are too large for the device.
+    pub fn update(&self, images: usize) -> Result<Graph> {
+        let mut graph = Graph::new();
+        graph.set_layer("optimizer");
+        let gradients = graph.state(ACCUMULATED, self.parameters.ty());
+        self.add_update(&mut graph, gradients, 1.0 / images as f64)?;
+        for chunk in self.chunks(&mut graph, gradients)? {
+            let shape = graph.ty(chunk).shape.clone();
+            let zeros = graph.add1(Box::new(Fill { shape, value: 0.0 }), &[])?;
+            graph.store(zeros, chunk)?;
+        }
+        Ok(graph)
     }
 
     /// Metrics of `batch` images of a part, in inference mode.
@@ -94,7 +124,7 @@ impl<'a> Graphs<'a> {
     pub fn evaluation(&self, part: &feed::Part, batch: usize) -> Result<Graph> {
         let mut graph = Graph::new();
         let [images, labels] = part.gather(&mut graph, batch, self.model.normalization())?;
-        let (values, _) = weight_values(&mut graph, &self.parameters, &self.statistics)?;
+        let (values, _) = values_in(&mut graph, self.results())?;
         let logits = self
             .model
             .lower(&mut graph, &values, images, Mode::Inference)?;
@@ -102,7 +132,50 @@ impl<'a> Graphs<'a> {
         Ok(graph.optimized())
     }
 
-    fn add_optimizer(&self, graph: &mut Graph, gradients: Value) -> Result<()> {
+    /// The states that are evaluated and saved.
+    fn results(&self) -> [(&'static str, &Arena); 2] {
+        let [parameters, statistics] = match self.method.ema {
+            Some(_) => AVERAGES,
+            None => [PARAMETERS, STATISTICS],
+        };
+        [
+            (parameters, &self.parameters),
+            (statistics, &self.statistics),
+        ]
+    }
+
+    /// Views that cover a state of the parameters' layout.
+    fn chunks(&self, graph: &mut Graph, of: Value) -> Result<Vec<Value>> {
+        self.parameters.chunks(graph, of, self.max_binding)
+    }
+
+    /// Takes the state `new` of the parameters' layout into the state `running`.
+    fn run_along(&self, graph: &mut Graph, running: &str, new: &str, op: Running) -> Result<()> {
+        let arena = match new {
+            STATISTICS => &self.statistics,
+            _ => &self.parameters,
+        };
+        let states = [running, new].map(|name| graph.state(name, arena.ty()));
+        let [running, new] = states.map(|s| arena.chunks(graph, s, self.max_binding));
+        for (running, new) in running?.into_iter().zip(new?) {
+            graph.add(Box::new(op), &[running, new])?;
+        }
+        Ok(())
+    }
+
+    /// Adds the update of the parameters by `scale` times the gradients, and of the
+    /// averages.
+    fn add_update(&self, graph: &mut Graph, gradients: Value, scale: f64) -> Result<()> {
+        self.add_optimizer(graph, gradients, scale)?;
+        if let Some(decay) = self.method.ema {
+            for (average, new) in AVERAGES.into_iter().zip([PARAMETERS, STATISTICS]) {
+                self.run_along(graph, average, new, Running::Average { decay })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_optimizer(&self, graph: &mut Graph, gradients: Value, scale: f64) -> Result<()> {
         if self.parameters.is_empty() {
             return Ok(());
         }
@@ -112,7 +185,7 @@ impl<'a> Graphs<'a> {
         }
         let chunks = states
             .into_iter()
-            .map(|s| self.parameters.chunks(graph, s, self.max_binding))
+            .map(|s| self.chunks(graph, s))
             .collect::<Result<Vec<_>>>()?;
         let norm = self.squared_norm(graph, &chunks[1])?;
         let decays = self.decays();
@@ -124,6 +197,7 @@ impl<'a> Graphs<'a> {
             let update = Update {
                 decays_from: decays.map(|_| first),
                 clip: self.method.clip,
+                scale,
                 ..Update::new(self.method.optimizer)
             };
             graph.add(Box::new(update), &inputs)?;
@@ -185,8 +259,14 @@ impl<'a> Graphs<'a> {
     /// Creates and fills the states of weights, gradients, optimizer and metrics.
     pub(super) fn create_states(&self, backend: &mut dyn Backend, weights: &Weights) -> Result<()> {
         upload_weights(backend, &self.parameters, &self.statistics, weights)?;
+        if self.method.ema.is_some() {
+            upload_as(backend, self.results(), weights)?;
+        }
         let ty = self.parameters.ty();
         backend.create(GRADIENTS, &ty)?;
+        if self.method.accumulate > 1 {
+            backend.create(ACCUMULATED, &ty)?;
+        }
         for (name, initial) in self.method.optimizer.rule.states() {
             let values = vec![*initial; self.parameters.len()];
             let name = optimizer_state(name);
@@ -210,17 +290,23 @@ impl<'a> Graphs<'a> {
         for (name, _) in self.method.optimizer.rule.states() {
             states.push((optimizer_state(name), self.parameters.ty()));
         }
+        if self.method.ema.is_some() {
+            states.extend(
+                self.results()
+                    .map(|(name, arena)| (name.into(), arena.ty())),
+            );
+        }
+        if self.method.accumulate > 1 {
+            states.push((ACCUMULATED.to_owned(), self.parameters.ty()));
+        }
         states.retain(|(_, ty)| ty.shape.len() > 0);
         states
     }
 
-    /// Reads all weights back.
+    /// Reads all weights back; their averages, where they are averaged.
     pub(super) fn read_weights(&self, backend: &mut dyn Backend) -> Result<Weights> {
         let mut weights = Weights::new();
-        for (state, arena) in [
-            (PARAMETERS, &self.parameters),
-            (STATISTICS, &self.statistics),
-        ] {
+        for (state, arena) in self.results() {
             if !arena.is_empty() {
                 weights.extend(arena.unpack(&backend.read(state)?)?);
             }

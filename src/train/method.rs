@@ -19,6 +19,11 @@ pub struct Method {
     pub decay_all: bool,
     /// How gradients are clipped.
     pub clip: Option<Clip>,
+    /// The decay of moving averages of parameters and running statistics. They begin as the
+    /// initial weights; see [`Running::Average`](crate::ops::optimizer::Running).
+    pub ema: Option<f64>,
+    /// Batches whose gradients are put together for an update.
+    pub accumulate: usize,
 }
 
 impl From<Optimizer> for Method {
@@ -30,6 +35,8 @@ impl From<Optimizer> for Method {
             class_weights: None,
             decay_all: false,
             clip: None,
+            ema: None,
+            accumulate: 1,
         }
     }
 }

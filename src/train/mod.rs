@@ -102,6 +102,11 @@ pub struct Summary {
     pub dispatches: u64,
     /// Whether the callbacks ended it early.
     pub stopped: bool,
+    /// Whether it ended because it no longer got better, see [`Config::patience`].
+    pub out_of_patience: bool,
+    /// The epoch of `best.safetensors`: of those that were validated, the first with the best
+    /// [`Config::monitor`].
+    pub best: Option<usize>,
     /// The last epoch.
     pub last: Option<HistoryRow>,
 }
@@ -109,7 +114,8 @@ pub struct Summary {
 /// Trains a model and leaves it in a run folder.
 ///
 /// `weights` are the ones to start from. Every epoch's end rewrites the folder's weights
-/// and history, each whole or not at all. Where the callbacks stop the training, so does
+/// and history, each whole or not at all, and `best.safetensors` where the validation was the
+/// best so far. Where the callbacks stop the training, so does
 /// the end of the epoch that was under way, with the images it got to. Checkpoints are
 /// written before the first step, at each epoch's end and as [`Config`] says in between.
 ///
@@ -133,7 +139,7 @@ pub fn train(
     folder.begin()?;
     callbacks.event(session.start_event());
     let position = Position::before_epoch(1, 0);
-    let mut training = Training::new(session, config, folder, callbacks, position);
+    let mut training = Training::new(session, config, folder, callbacks, position)?;
     training.checkpoint()?;
     training.run(begin)
 }
@@ -161,5 +167,5 @@ pub fn resume(
     folder.begin()?;
     callbacks.event(session.start_event());
     let position = checkpoint.position;
-    Training::new(session, config, folder, callbacks, position).run(begin)
+    Training::new(session, config, folder, callbacks, position)?.run(begin)
 }

@@ -49,7 +49,8 @@ pub(super) fn from_csv(text: &str, path: &Path) -> Result<Vec<HistoryRow>> {
         .map_err(|e| Error::data(path, format!("history: {e}")))
 }
 
-/// A run on disk: `model.toml`, `weights.safetensors`, `history.csv`, `config.toml`,
+/// A run on disk: `model.toml`, `weights.safetensors`, `best.safetensors` (the weights of the
+/// epoch whose validation was the best, where there is one), `history.csv`, `config.toml`,
 /// `classes.txt` and the folder `checkpoints`.
 #[derive(Clone, Debug)]
 pub struct RunFolder {
@@ -61,6 +62,7 @@ pub struct RunFolder {
 
 const MODEL: &str = "model.toml";
 const WEIGHTS: &str = "weights.safetensors";
+const BEST: &str = "best.safetensors";
 const HISTORY: &str = "history.csv";
 const CONFIG: &str = "config.toml";
 const CLASSES: &str = "classes.txt";
@@ -167,15 +169,19 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Rewrites weights and history with one more epoch.
+    /// Rewrites weights and history with one more epoch, and the best weights where it is the
+    /// `best` so far.
     ///
     /// # Errors
     /// If a file cannot be written; the old one stays as it was, and the next epoch's
     /// history has this one too.
-    pub fn save_epoch(&mut self, row: &HistoryRow, weights: &Weights) -> Result<()> {
+    pub fn save_epoch(&mut self, row: &HistoryRow, weights: &Weights, best: bool) -> Result<()> {
         self.history.push(row.clone());
         let metadata = BTreeMap::from([("epoch".to_owned(), row.epoch.to_string())]);
         safetensors::save(&self.path.join(WEIGHTS), weights, &metadata)?;
+        if best {
+            safetensors::save(&self.path.join(BEST), weights, &metadata)?;
+        }
         let path = self.path.join(HISTORY);
         let text = to_csv(&self.history, &path)?;
         atomic::write(&path, |w| w.write_all(text.as_bytes()))
@@ -241,7 +247,23 @@ impl RunFolder {
     /// # Errors
     /// Whatever is wrong with their file.
     pub fn weights(&self, model: &Model) -> Result<Weights> {
-        let path = self.path.join(WEIGHTS);
+        self.load(WEIGHTS, model)
+    }
+
+    /// The weights of the epoch whose validation was the best, checked against the model.
+    ///
+    /// # Errors
+    /// If no epoch was validated, or whatever is wrong with their file.
+    pub fn best_weights(&self, model: &Model) -> Result<Weights> {
+        if !self.path.join(BEST).is_file() {
+            let problem = format!("has no {BEST}: no epoch of it was validated");
+            return Err(Error::data(&self.path, problem));
+        }
+        self.load(BEST, model)
+    }
+
+    fn load(&self, file: &str, model: &Model) -> Result<Weights> {
+        let path = self.path.join(file);
         let weights = safetensors::load(&path)?;
         model.check_weights(&weights, &path.to_string_lossy())?;
         Ok(weights)

@@ -40,6 +40,9 @@ struct Programs {
     train: Program,
     /// The last, smaller batch of an epoch, where the images do not divide.
     rest: Option<Program>,
+    /// Where gradients are accumulated, the update after as many batches as that takes, and
+    /// the one after those that are left at the end of an epoch.
+    update: Option<[Program; 2]>,
     shuffle: Program,
     /// With its batch.
     evaluate: Option<(Program, usize)>,
@@ -48,11 +51,12 @@ struct Programs {
 impl Programs {
     fn new(
         graphs: &Graphs<'_>,
-        batch: usize,
+        config: &Config,
         train: &Part,
         validation: Option<&Part>,
         backend: &mut dyn Backend,
     ) -> Result<Self> {
+        let batch = config.batch_size;
         let mut training = |batch| {
             let graph = |batch| graphs.training(train, batch);
             backend
@@ -62,6 +66,16 @@ impl Programs {
         let rest = train.len % batch;
         let whole = training(batch)?;
         let rest = (rest > 0).then(|| training(rest)).transpose()?;
+        let group = batch * config.accumulate;
+        let mut update = None;
+        if config.accumulate > 1 {
+            let left = match train.len % group {
+                0 => group,
+                images => images,
+            };
+            let mut compile = |images| backend.compile(graphs.update(images)?);
+            update = Some([compile(group)?, compile(left)?]);
+        }
         let mut evaluation = |part: &Part| {
             let graph = |batch| graphs.evaluation(part, batch);
             let batch = largest_batch(part.len.min(EVAL_BATCH), backend, graph).max(1);
@@ -70,6 +84,7 @@ impl Programs {
         Ok(Self {
             train: whole,
             rest,
+            update,
             evaluate: validation.map(&mut evaluation).transpose()?,
             shuffle: backend.compile(train.shuffle()?)?,
         })
@@ -116,9 +131,9 @@ impl<'a> Session<'a> {
         let validation = validation.map(|v| upload("validation", &v)).transpose()?;
         let graphs = Graphs::new(model, method, limit);
         graphs.create_states(&mut *backend, weights)?;
-        let batch = config.batch_size;
-        let programs = Programs::new(&graphs, batch, &train, validation.as_ref(), &mut *backend)?;
-        let schedule = config.schedule(train.len.div_ceil(batch))?;
+        let programs = Programs::new(&graphs, config, &train, validation.as_ref(), &mut *backend)?;
+        let group = config.batch_size * config.accumulate;
+        let schedule = config.schedule(train.len.div_ceil(group))?;
         Ok(Self {
             model,
             config,
@@ -246,10 +261,6 @@ impl<'a> Session<'a> {
             self.backend.write(&name, &checkpoint.state(&name, &ty)?)?;
         }
         self.steps_taken = checkpoint.position.steps;
-        let monitor = self.config.monitor()?;
-        for row in &checkpoint.history {
-            self.observe(monitor.score(row));
-        }
         Ok(())
     }
 
@@ -258,12 +269,66 @@ impl<'a> Session<'a> {
         let whole = (self.train.len - first) / batch;
         let (program, count, size) = match (whole, self.programs.rest) {
             (0, Some(rest)) => (rest, 1, self.train.len - first),
-            _ => (self.programs.train, whole.min(self.pace.steps()), batch),
+            _ => {
+                let group = self.config.accumulate;
+                // Not past the next update.
+                let most = match self.programs.update {
+                    Some(_) => group - first / batch % group,
+                    None => whole,
+                };
+                let count = whole.min(most).min(self.pace.steps());
+                (self.programs.train, count, batch)
+            }
         };
         let steps: Vec<Step> = (0..count)
             .map(|slot| self.next_step(slot, first + slot * size, size))
             .collect();
-        self.send(program, steps, count * size)
+        let sent = self.send(program, steps, count * size)?;
+        self.submit_update(first + sent.images)?;
+        Ok(sent)
+    }
+
+    /// Submits the update by what was accumulated, where it is due after `done` images of the
+    /// epoch.
+    fn submit_update(&mut self, done: usize) -> Result<()> {
+        let Some([whole, last]) = self.programs.update else {
+            return Ok(());
+        };
+        let group = self.config.batch_size * self.config.accumulate;
+        let program = match done {
+            _ if done.is_multiple_of(group) => whole,
+            _ if done == self.train.len => last,
+            _ => return Ok(()),
+        };
+        let step = Step {
+            number: self.updates(),
+            ..self.step()
+        };
+        self.backend.run(program, &[step])
+    }
+
+    /// Updates made after the steps taken.
+    fn updates(&self) -> u32 {
+        let (batch, group) = (self.config.batch_size, self.config.accumulate);
+        let steps = self.train.len.div_ceil(batch);
+        let (epochs, within) = (
+            self.steps_taken as usize / steps,
+            self.steps_taken as usize % steps,
+        );
+        (epochs * steps.div_ceil(group) + within / group) as u32
+    }
+
+    /// The values of the last step taken.
+    fn step(&self) -> Step {
+        let (correction1, correction2) = self.optimizer.corrections(self.updates());
+        Step {
+            number: self.steps_taken,
+            seed: self.config.seed,
+            learning_rate: self.learning_rate(),
+            correction1,
+            correction2,
+            ..Step::default()
+        }
     }
 
     /// Submits steps; their rows of metrics follow.
@@ -279,22 +344,17 @@ impl<'a> Session<'a> {
 
     fn next_step(&mut self, slot: usize, first: usize, count: usize) -> Step {
         self.steps_taken += 1;
-        let (correction1, correction2) = self.optimizer.corrections(self.steps_taken);
         Step {
-            number: self.steps_taken,
-            seed: self.config.seed,
             first: first as u32,
             count: count as u32,
             slot: slot as u32,
-            learning_rate: self.learning_rate(),
-            correction1,
-            correction2,
+            ..self.step()
         }
     }
 
     /// The learning rate of the last update.
     pub fn learning_rate(&self) -> f64 {
-        self.schedule.rate(self.steps_taken)
+        self.schedule.rate(self.updates())
     }
 
     /// Takes the score of an epoch that is over, for the schedule.
@@ -372,7 +432,7 @@ impl<'a> Session<'a> {
         self.steady
     }
 
-    /// Reads all weights back.
+    /// Reads all weights back; their averages, where they are averaged.
     ///
     /// # Errors
     /// If the device fails.

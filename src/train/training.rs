@@ -1,5 +1,6 @@
 //! The loop: epochs, what each leaves on the disk, and checkpoints.
 
+use super::monitor::{Monitor, Patience, Verdict};
 use super::{Callbacks, Config, Event, HistoryRow, Position, RunFolder, Session, Summary};
 use crate::error::{Error, Result};
 use std::time::{Duration, Instant};
@@ -11,6 +12,11 @@ pub(super) struct Training<'a, 'c> {
     folder: &'a mut RunFolder,
     callbacks: Callbacks<'c>,
     position: Position,
+    monitor: Monitor,
+    patience: Patience,
+    out_of_patience: bool,
+    /// The epoch with the best score.
+    best: Option<usize>,
     /// When a checkpoint was last written, or should have been.
     last_turn: Instant,
 }
@@ -22,15 +28,41 @@ impl<'a, 'c> Training<'a, 'c> {
         folder: &'a mut RunFolder,
         callbacks: Callbacks<'c>,
         position: Position,
-    ) -> Self {
-        Self {
+    ) -> Result<Self> {
+        let mut training = Self {
             session,
             config,
             folder,
             callbacks,
             position,
+            monitor: config.monitor()?,
+            // A score is better by however little, as with Keras.
+            patience: Patience::new(config.patience.unwrap_or(usize::MAX), 0.0),
+            out_of_patience: false,
+            best: None,
             last_turn: Instant::now(),
+        };
+        let over = training.folder.history().to_vec();
+        for row in over.iter().filter(|row| row.epoch < position.epoch) {
+            training.observe(row);
         }
+        Ok(training)
+    }
+
+    /// Takes the score of an epoch that is over.
+    fn observe(&mut self, row: &HistoryRow) {
+        let score = self.monitor.score(row);
+        self.session.observe(score);
+        match self.patience.observe(score) {
+            Verdict::Better => self.best = Some(row.epoch),
+            Verdict::Waiting => {}
+            Verdict::Exhausted => self.out_of_patience = true,
+        }
+    }
+
+    /// The best epoch, where there is a validation to tell it.
+    fn best(&self) -> Option<usize> {
+        self.best.filter(|_| self.session.validates())
     }
 
     /// Trains all epochs that are left, or until the callbacks stop it.
@@ -50,6 +82,8 @@ impl<'a, 'c> Training<'a, 'c> {
             submissions: counters.submissions,
             dispatches: counters.dispatches,
             stopped: self.callbacks.stopped(),
+            out_of_patience: self.out_of_patience,
+            best: self.best(),
             last,
         };
         if self.config.profile && !summary.stopped {
@@ -61,7 +95,7 @@ impl<'a, 'c> Training<'a, 'c> {
     }
 
     fn all_done(&self) -> bool {
-        self.position.epoch > self.config.epochs
+        self.out_of_patience || self.position.epoch > self.config.epochs
     }
 
     /// Trains, validates and saves what is left of the epoch under way.
@@ -90,7 +124,7 @@ impl<'a, 'c> Training<'a, 'c> {
         let validated = validation.is_some() || !self.session.validates();
         if images == self.session.epoch_images() && validated {
             self.position = Position::before_epoch(epoch + 1, steps);
-            self.session.observe(self.config.monitor()?.score(&row));
+            self.observe(&row);
         }
         self.save(&row)?;
         self.checkpoint()?;
@@ -128,7 +162,8 @@ impl<'a, 'c> Training<'a, 'c> {
     /// Writes weights and history; only the last ones must succeed.
     fn save(&mut self, row: &HistoryRow) -> Result<()> {
         let weights = self.session.weights()?;
-        match self.folder.save_epoch(row, &weights) {
+        let best = self.best() == Some(row.epoch);
+        match self.folder.save_epoch(row, &weights, best) {
             Err(error) if !self.all_done() && !self.callbacks.stopped() => {
                 self.warn(&error, "the next epoch");
                 Ok(())

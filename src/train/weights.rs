@@ -29,7 +29,20 @@ pub(crate) fn upload_weights(
     statistics: &Arena,
     weights: &Weights,
 ) -> Result<()> {
-    for (state, arena) in [(PARAMETERS, parameters), (STATISTICS, statistics)] {
+    upload_as(
+        backend,
+        [(PARAMETERS, parameters), (STATISTICS, statistics)],
+        weights,
+    )
+}
+
+/// Creates and fills the states of these names.
+pub(super) fn upload_as(
+    backend: &mut dyn Backend,
+    states: [(&str, &Arena); 2],
+    weights: &Weights,
+) -> Result<()> {
+    for (state, arena) in states {
         if arena.is_empty() {
             continue;
         }
@@ -51,16 +64,25 @@ pub(crate) fn weight_values(
     parameters: &Arena,
     statistics: &Arena,
 ) -> Result<(HashMap<String, Value>, Vec<Value>)> {
+    values_in(graph, [(PARAMETERS, parameters), (STATISTICS, statistics)])
+}
+
+/// The values in the states of these names, and those of the first in the order of its
+/// arena.
+pub(super) fn values_in(
+    graph: &mut Graph,
+    states: [(&str, &Arena); 2],
+) -> Result<(HashMap<String, Value>, Vec<Value>)> {
     let mut values = HashMap::new();
     let mut trainable = Vec::new();
-    for (state, arena) in [(PARAMETERS, parameters), (STATISTICS, statistics)] {
+    for (i, (state, arena)) in states.into_iter().enumerate() {
         if arena.is_empty() {
             continue;
         }
         let whole = graph.state(state, arena.ty());
         for (part, value) in arena.parts().iter().zip(arena.views(graph, whole)?) {
             values.insert(part.name.clone(), value);
-            if state == PARAMETERS {
+            if i == 0 {
                 trainable.push(value);
             }
         }

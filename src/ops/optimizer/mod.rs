@@ -5,9 +5,11 @@
 
 mod norm;
 mod rule;
+mod running;
 
 pub use norm::SquaredNorm;
 pub use rule::{Optimizer, Rule};
+pub use running::Running;
 
 use super::{
     Draw, Entry, Fill, LaunchContext, Op, Reference, Sample, Tolerance, expect_inputs, expect_type,
@@ -33,6 +35,10 @@ pub const ENTRIES: &[Entry] = &[
     Entry {
         name: "squared_norm",
         sample: norm::sample,
+    },
+    Entry {
+        name: "running",
+        sample: running::sample,
     },
 ];
 
