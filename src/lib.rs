@@ -1,6 +1,7 @@
 //! gpucnn trains, evaluates and deploys convolutional networks on any GPU
 //! through wgpu (Vulkan, Metal, DX12) with hand-written WGSL kernels.
 
+pub mod bench;
 pub mod data;
 pub mod error;
 pub mod formats;

@@ -6,6 +6,8 @@ mod idx;
 pub mod image;
 
 use crate::error::{Error, Result};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -121,6 +123,26 @@ impl<'a> Request<'a> {
 }
 
 impl Dataset {
+    /// `len` training images of random bytes with random labels below `classes`, always
+    /// the same ones: for measuring without a data set.
+    pub fn synthetic(shape: [usize; 3], classes: usize, len: usize) -> Self {
+        let mut draw = ChaCha8Rng::seed_from_u64(0);
+        let pixels = len * shape.iter().product::<usize>();
+        Self {
+            name: "synthetic".into(),
+            shape,
+            classes: (0..classes).map(|i| i.to_string()).collect(),
+            train: Split {
+                images: (0..pixels).map(|_| draw.random()).collect(),
+                labels: (0..len)
+                    .map(|_| draw.random_range(0..classes as u32))
+                    .collect(),
+            },
+            test: None,
+            notes: Vec::new(),
+        }
+    }
+
     /// Images a test or validation is run on: the test images if there are any.
     pub fn held_out(&self) -> Option<&Split> {
         self.test.as_ref()

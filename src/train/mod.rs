@@ -145,7 +145,8 @@ pub fn train(
         last,
     };
     if config.profile {
-        observe(Event::Profile(session.profile()?));
+        const REPEATS: usize = 9;
+        observe(Event::Profile(session.profile(REPEATS)?));
     }
     observe(Event::End(summary.clone()));
     Ok(summary)
