@@ -14,9 +14,12 @@ const COPY: ShaderFile = shader!("bench/copy.wgsl");
 const COUNT: ShaderFile = shader!("bench/count.wgsl");
 
 const WORKGROUP: usize = 64;
-/// Seconds a dispatch that measures a rate runs for at least: many times what starting
-/// it costs, and well below what a display's watchdog allows.
-const LONG_ENOUGH: f64 = 0.01;
+/// Seconds a dispatch of multiply-adds runs for at least: many times what starting it
+/// costs, and short enough to find a moment when nothing else runs.
+const LONG_ENOUGH: f64 = 0.004;
+/// Measurements of a ceiling for each repeat of a kernel: the median tells what a kernel
+/// usually takes, but only the best of many what the device can do.
+const TRIES: usize = 4;
 /// Bytes the copies move, read and written: from what stays in a cache to what does not.
 const COPIES: [u64; 4] = [1 << 21, 1 << 23, 1 << 25, 1 << 27];
 /// Dispatches of a submission, and submissions, that the cost of one is found from.
@@ -53,11 +56,12 @@ pub struct Ceilings {
 }
 
 impl Ceilings {
-    /// Measures a device; each number is the best of `repeats`.
+    /// Measures a device; each number is the best of several times `repeats`.
     ///
     /// # Errors
     /// If the device fails.
     pub fn measure(gpu: &Gpu, repeats: usize) -> Result<Self> {
+        let repeats = TRIES * repeats;
         let f16 = gpu.device.features().contains(wgpu::Features::SHADER_F16);
         let fma = |f16| multiply_adds(gpu, f16, repeats);
         let copies = COPIES.iter().map(|bytes| copy(gpu, *bytes, repeats));

@@ -48,6 +48,10 @@ pub fn run(args: &Args) -> Result<()> {
     if args.repeats == 0 {
         return Err(Error::Usage("--repeats must be at least 1, found 0".into()));
     }
+    if args.device == "cpu" {
+        let problem = "--device cpu, the reference path, has no kernels to measure";
+        return Err(Error::Usage(problem.into()));
+    }
     let models = match &args.model {
         Some(name) => vec![Model::load(name)?],
         None => Model::presets().map(Model::load).collect::<Result<_>>()?,

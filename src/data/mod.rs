@@ -241,3 +241,18 @@ fn nothing_in(dir: &Path) -> Error {
 fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|e| Error::io(path, "read", e))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn synthetic_data_is_whole_legal_and_always_the_same() {
+        let made = || Dataset::synthetic([3, 5, 4], 7, 33);
+        let data = made();
+        assert_eq!(data, made());
+        assert_eq!((data.train.len(), data.train.images.len()), (33, 33 * 60));
+        data.check(Path::new("synthetic")).unwrap();
+        assert!(data.train.labels.iter().max() > data.train.labels.iter().min());
+    }
+}

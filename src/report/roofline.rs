@@ -160,8 +160,8 @@ fn dots(out: &mut String, x: Axis, y: Axis, kernels: &[&Kernel]) {
     let mut models: Vec<&str> = kernels.iter().map(|k| k.model.as_str()).collect();
     models.dedup();
     let lines = kernels.len() + models.len();
-    let pitch = ((HEIGHT - 40.0) / lines.max(1) as f64).min(17.0);
-    let [list, mut row] = [PLOT[1] + 30.0, 30.0];
+    let pitch = ((HEIGHT - PLOT[2]) / lines.max(1) as f64).min(17.0);
+    let [list, mut row] = [PLOT[1] + 30.0, PLOT[2]];
     let _ = writeln!(out, "<g font-size=\"{:.1}\">", (0.75 * pitch).min(11.0));
     let mut heading = "";
     for (i, kernel) in kernels.iter().enumerate() {
@@ -169,8 +169,11 @@ fn dots(out: &mut String, x: Axis, y: Axis, kernels: &[&Kernel]) {
         let color = COLORS[model % COLORS.len()];
         if heading != kernel.model {
             heading = &kernel.model;
-            let title = format!("{heading}, batch {}", kernel.batch);
-            text(out, [list, row], "start", &title);
+            let title = escaped(&format!("{heading}, batch {}", kernel.batch));
+            let _ = writeln!(
+                out,
+                "<text x=\"{list:.1}\" y=\"{row:.1}\" fill=\"{color}\" font-weight=\"bold\">{title}</text>"
+            );
             row += pitch;
         }
         let name = format!("{} {}", kernel.layer, kernel.op);
@@ -184,7 +187,9 @@ fn dots(out: &mut String, x: Axis, y: Axis, kernels: &[&Kernel]) {
             out,
             "<circle cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"4\" fill=\"{color}\"><title>{hint}</title></circle>"
         );
-        text(out, [cx + 6.0, cy + 4.0], "start", &number.to_string());
+        // Models take turns in the side of the label: their layers often share a place.
+        let (side, anchor) = [(6.0, "start"), (-6.0, "end")][model % 2];
+        text(out, [cx + side, cy + 4.0], anchor, &number.to_string());
         let listed = format!("{number}  {name}, {:.0}%", kernel.percent);
         text(out, [list, row], "start", &listed);
         row += pitch;
