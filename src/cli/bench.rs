@@ -108,7 +108,8 @@ fn show_kernels(args: &Args, kernels: Vec<Compared>) {
         return;
     }
     if let Some(Compared { kernel, .. }) = kernels.first() {
-        println!("\n{}, batch {}\n", kernel.model, kernel.batch);
+        let mark = if args.markdown { "### " } else { "" };
+        println!("\n{mark}{}, batch {}\n", kernel.model, kernel.batch);
     }
     println!("{}", tables::kernels(&kernels, style(args)));
 }

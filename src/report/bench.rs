@@ -48,7 +48,7 @@ pub fn ceilings(ceilings: &Ceilings, style: Style) -> String {
         us(ceilings.readback_us),
     ]);
     right_from(&mut table, 1);
-    format!("{table}\nKernels timed by {}", ceilings.clock)
+    format!("{table}\n\nKernels timed by {}", ceilings.clock)
 }
 
 /// The kernels of one model and batch, in the order they run.
@@ -95,7 +95,7 @@ pub fn kernels(kernels: &[Compared], style: Style) -> String {
         table.add_row(row);
     }
     right_from(&mut table, 3);
-    format!("{table}\n{}", total(kernels))
+    format!("{table}\n\n{}", total(kernels))
 }
 
 fn total(kernels: &[Compared]) -> String {
