@@ -6,13 +6,19 @@
 //!   MSL and HLSL;
 //! * has exactly the bindings its launch names, of the tensors' element types;
 //! * stays within WebGPU's default limits.
+//!
+//! The same holds for every kernel of the presets' training and evaluation.
 
 use gpucnn::bench;
 use gpucnn::gpu::kernel::{Arg, Dispatch, Launch};
 use gpucnn::gpu::pipeline::{Access, match_bindings, reflect};
 use gpucnn::gpu::profile::{Profile, ProfileKind};
-use gpucnn::ops::{Draw, LaunchContext, Step, registry};
+use gpucnn::graph::Graph;
+use gpucnn::model::Model;
+use gpucnn::ops::optimizer::Optimizer;
+use gpucnn::ops::{Builder, Draw, LaunchContext, Op, Step, Value, registry};
 use gpucnn::tensor::{DType, TensorType};
+use gpucnn::train::{EVAL_BATCH, Graphs, Part};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, ScalarKind, TypeInner};
 use rayon::prelude::*;
@@ -283,6 +289,30 @@ struct Findings {
     problems: Vec<String>,
 }
 
+impl Findings {
+    /// Launches an op and checks each kernel; `seen` holds the sources that were checked
+    /// before under the same capabilities.
+    fn launch(
+        &mut self,
+        op: &dyn Op,
+        context: LaunchContext<'_>,
+        seen: &mut HashSet<(u64, String)>,
+    ) -> Outcome {
+        if op.alias().is_some() {
+            return Ok(());
+        }
+        let launch = op.launch(context).map_err(|e| e.to_string())?;
+        let tensors = Tensors {
+            inputs: context.inputs,
+            outputs: context.outputs,
+            scratch: &launch.scratch,
+        };
+        let capabilities = capabilities(context.profile);
+        let (updates, paths) = (op.updates(), &mut self.paths);
+        check_launch(&launch, capabilities, &tensors, updates, seen, paths)
+    }
+}
+
 /// Launches random cases of the op for every profile and checks each kernel; sources
 /// seen before under the same capabilities are validated and translated once.
 fn check_op(entry: &gpucnn::ops::Entry) -> Findings {
@@ -291,9 +321,6 @@ fn check_op(entry: &gpucnn::ops::Entry) -> Findings {
     for profile in profiles() {
         for case in 0..CASES {
             let sample = (entry.sample)(&mut Draw::new(case));
-            if sample.op.alias().is_some() {
-                continue;
-            }
             let inputs: Vec<_> = sample.inputs.iter().map(|(ty, _)| ty.clone()).collect();
             let outputs = sample.op.infer(&inputs).expect("samples are legal");
             let context = LaunchContext {
@@ -301,21 +328,7 @@ fn check_op(entry: &gpucnn::ops::Entry) -> Findings {
                 inputs: &inputs,
                 outputs: &outputs,
             };
-            let checked = sample
-                .op
-                .launch(context)
-                .map_err(|e| e.to_string())
-                .and_then(|launch| {
-                    let capabilities = capabilities(&profile);
-                    let tensors = Tensors {
-                        inputs: &inputs,
-                        outputs: &outputs,
-                        scratch: &launch.scratch,
-                    };
-                    let updates = sample.op.updates();
-                    let (seen, paths) = (&mut seen, &mut findings.paths);
-                    check_launch(&launch, capabilities, &tensors, updates, seen, paths)
-                });
+            let checked = findings.launch(&*sample.op, context, &mut seen);
             if let Err(problem) = checked {
                 let (name, op) = (entry.name, &sample.op);
                 findings.problems.push(format!(
@@ -419,6 +432,78 @@ fn every_shader_file_is_valid_wgsl_by_itself() {
             panic!("{path}: {problem}");
         }
     }
+}
+
+/// What `gpucnn train` runs for a preset by default on MNIST, CIFAR-10 or a folder of
+/// larger images: a step on a batch, one on the last, smaller batch, an evaluation step
+/// and the shuffle.
+fn preset_graphs(model: &Model, max_binding: u64) -> Vec<Graph> {
+    let [train, test] = match model.input() {
+        [1, 28, 28] => [60_000, 10_000],
+        [3, 32, 32] => [50_000, 10_000],
+        _ => [3_000, 500],
+    };
+    let defaults = model.training();
+    let optimizer = Optimizer::by_name(&defaults.optimizer).expect("a preset's optimizer");
+    let graphs = Graphs::new(model, optimizer, max_binding);
+    let part = |name, len| Part::new(name, len, model.input(), max_binding);
+    let (train, test) = (part("train", train), part("test", test));
+    let (batch, rest) = (defaults.batch_size, train.len % defaults.batch_size);
+    let mut all = vec![
+        graphs.training(&train, batch),
+        graphs.evaluation(&test, EVAL_BATCH),
+        train.shuffle(),
+    ];
+    if rest > 0 {
+        all.push(graphs.training(&train, rest));
+    }
+    all.into_iter()
+        .map(|graph| graph.expect("a preset's shapes fit"))
+        .collect()
+}
+
+/// Checks every kernel of a preset on a profile.
+fn check_preset(preset: &str, profile: &Profile) {
+    let model = Model::load(preset).expect("a preset");
+    let mut findings = Findings::default();
+    let mut seen = HashSet::new();
+    for graph in preset_graphs(&model, profile.max_binding) {
+        for node in graph.nodes() {
+            let types = |values: &[Value]| -> Vec<TensorType> {
+                values.iter().map(|v| graph.ty(*v).clone()).collect()
+            };
+            let (inputs, outputs) = (types(&node.inputs), types(&node.outputs));
+            let context = LaunchContext {
+                profile,
+                inputs: &inputs,
+                outputs: &outputs,
+            };
+            if let Err(problem) = findings.launch(&*node.op, context, &mut seen) {
+                panic!("{preset}, {}, {profile:?}: {problem}", node.label());
+            }
+        }
+    }
+    // Convolutions, pools, dense layers, their gradients, loss, metrics and optimizer.
+    assert!(seen.len() > 10, "{preset}: {} kernels", seen.len());
+}
+
+#[test]
+fn every_kernel_of_the_presets_is_portable() {
+    let profiles = [
+        (ProfileKind::CpuLike, Some(4)),
+        (ProfileKind::CpuLike, Some(8)),
+        (ProfileKind::Gpu, None),
+        (ProfileKind::Gpu, Some(32)),
+    ];
+    profiles.par_iter().for_each(|(kind, subgroup_size)| {
+        let profile = Profile {
+            subgroup_size: *subgroup_size,
+            ..Profile::minimal(*kind)
+        };
+        for preset in Model::presets() {
+            check_preset(preset, &profile);
+        }
+    });
 }
 
 #[test]

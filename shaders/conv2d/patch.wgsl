@@ -3,8 +3,10 @@
 //   y[i, o, oy, ox] = activate(bias[o] + sum over (c, ky, kx) of packed[c, ky, kx, o] * x[i, c, iy, ix], ALPHA)
 //
 // with iy = oy * STRIDE_Y + ky * DILATION_Y - PAD_TOP and likewise ix; taps outside the
-// image are zero. The input gradient of a convolution with stride 1 is the same sum over
-// its output's gradient, with filters packed flipped and the padding's complement.
+// image are zero. The input gradient of a convolution is the same sum over its output's
+// gradient, with filters packed flipped, the padding's complement, stride 1, and as many
+// gaps between the gradient's rows and columns as the convolution's stride skips:
+// x[i, c, iy / GAP_Y, ix / GAP_X] where both divide, else zero.
 //
 //   x        [IMAGES, GROUPS * C, H, W] f32
 //   packed   [GROUPS, C, KH, KW, ROW] f32 read as vec4, from conv2d/pack.wgsl
@@ -47,6 +49,10 @@ const DILATION_Y: u32 = 1u;
 const DILATION_X: u32 = 1u;
 const PAD_TOP: u32 = 0u;         // modulo 2^32, as it can be negative for input_grad
 const PAD_LEFT: u32 = 0u;
+const GAP_Y: u32 = 1u;           // distance of x's rows; divides PATCH_H unless it is 1
+const GAP_X: u32 = 1u;
+const PHASE_Y: u32 = 0u;         // PAD_TOP modulo GAP_Y
+const PHASE_X: u32 = 0u;
 const PATCH_H: u32 = 1u;         // outputs of a workgroup
 const PATCH_W: u32 = 1u;
 const CHANNELS: u32 = 1u;        // input channels a step; divides C
@@ -110,9 +116,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let iy = oy * STRIDE_Y + q / AREA_W - PAD_TOP;
         let ix = ox * STRIDE_X + q % AREA_W - PAD_LEFT;
         // Negative coordinates wrap around to large ones.
-        let ok = iy < H && ix < W;
+        let ok = iy < H * GAP_Y && ix < W * GAP_X && iy % GAP_Y == 0u && ix % GAP_X == 0u;
         inside[i] = ok;
-        pixel[i] = (image * GROUPS + g) * (C * H * W) + select(0u, iy * W + ix, ok);
+        pixel[i] = (image * GROUPS + g) * (C * H * W) + select(0u, iy / GAP_Y * W + ix / GAP_X, ok);
     }
 
     var sums: array<array<vec4<f32>, PATCH_W>, PATCH_H>;
@@ -134,8 +140,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                     var sum = sums[py][px];
                     for (var ky = 0u; ky < KH; ky++) {
                         for (var kx = 0u; kx < KW; kx++) {
-                            let q = (py * STRIDE_Y + ky * DILATION_Y) * AREA_W + px * STRIDE_X + kx * DILATION_X;
-                            sum = fma(vec4<f32>(area[step][q / LANES][q % LANES]), taps[ky][kx], sum);
+                            let row = py * STRIDE_Y + ky * DILATION_Y;
+                            let column = px * STRIDE_X + kx * DILATION_X;
+                            // What falls into a gap is known beforehand.
+                            if row % GAP_Y == PHASE_Y && column % GAP_X == PHASE_X {
+                                let q = row * AREA_W + column;
+                                sum = fma(vec4<f32>(area[step][q / LANES][q % LANES]), taps[ky][kx], sum);
+                            }
                         }
                     }
                     sums[py][px] = sum;

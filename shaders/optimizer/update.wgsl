@@ -9,7 +9,8 @@
 //            a = rho a + (1 - rho) g and v - a a stands for v;  p -= d, with momentum
 //            u = mu u + d;  p -= u
 //   ADAGRAD  v += g g;  p -= lr g / sqrt(v + eps)
-//   LION     p -= lr sign(b1 m + (1 - b1) g);  m = b2 m + (1 - b2) g
+//   LION     p -= lr DECOUPLED_DECAY p;  p -= lr sign(b1 m + (1 - b1) g);
+//            m = b2 m + (1 - b2) g
 //
 //   parameters   f32 seen as vec4, updated
 //   gradients    as long
@@ -58,6 +59,10 @@ struct Step {
 @group(0) @binding(4) var<storage, read_write> state2: array<vec4<f32>>;
 @group(0) @binding(5) var<uniform> step: Step;
 
+fn decay(p: vec4<f32>) -> vec4<f32> {
+    return p - step.learning_rate * DECOUPLED_DECAY * p;
+}
+
 fn sgd(i: u32, p: vec4<f32>, g: vec4<f32>) -> vec4<f32> {
     return p - step.learning_rate * g;
 }
@@ -77,8 +82,7 @@ fn adam(i: u32, p: vec4<f32>, g: vec4<f32>) -> vec4<f32> {
     state0[i] = m;
     state1[i] = v;
     let rate = step.learning_rate * sqrt(step.correction2) / step.correction1;
-    let decayed = p - step.learning_rate * DECOUPLED_DECAY * p;
-    return decayed - rate * m / (sqrt(v) + EPSILON);
+    return decay(p) - rate * m / (sqrt(v) + EPSILON);
 }
 
 fn rmsprop(i: u32, p: vec4<f32>, g: vec4<f32>) -> vec4<f32> {
@@ -113,7 +117,7 @@ fn adagrad(i: u32, p: vec4<f32>, g: vec4<f32>) -> vec4<f32> {
 fn lion(i: u32, p: vec4<f32>, g: vec4<f32>) -> vec4<f32> {
     let m = state0[i];
     state0[i] = BETA2 * m + ONE_MINUS_BETA2 * g;
-    return p - step.learning_rate * sign(BETA1 * m + ONE_MINUS_BETA1 * g);
+    return decay(p) - step.learning_rate * sign(BETA1 * m + ONE_MINUS_BETA1 * g);
 }
 
 @compute @workgroup_size(WORKGROUP)

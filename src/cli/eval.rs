@@ -50,7 +50,7 @@ pub fn run(args: &Args) -> Result<()> {
             data.shape
         )));
     }
-    let split = data.held_out().unwrap_or(&data.train);
+    let split = data.test.as_ref().unwrap_or(&data.train);
     if data.classes.len() > model.classes() {
         return Err(Error::Usage(format!(
             "the model has {} outputs, the data set {name} has {} classes",

@@ -3,6 +3,7 @@
 mod bench;
 mod devices;
 mod eval;
+mod interrupt;
 mod output;
 mod predict;
 mod shared;
@@ -36,11 +37,12 @@ enum Command {
     Summary(summary::Args),
 }
 
-/// Runs the program; errors go to standard error, 2 where the user can mend them.
+/// Runs the program; errors go to standard error, with exit code 2 where the user can
+/// mend them.
 pub fn run() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::new().filter("GPUCNN_LOG")).init();
     match dispatch(Cli::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(error.exit_code())
@@ -48,13 +50,14 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn dispatch(command: Command) -> Result<()> {
+fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Train(args) => train::run(&args),
+        Command::Train(args) => return train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Summary(args) => summary::run(&args),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }

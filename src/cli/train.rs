@@ -1,24 +1,29 @@
 //! `gpucnn train`
 
-use super::{output, shared};
+use super::{interrupt, output, shared};
 use gpucnn::formats::{atomic, safetensors};
 use gpucnn::graph::Profile;
 use gpucnn::model::Model;
 use gpucnn::ops::optimizer::Optimizer;
 use gpucnn::report::profile;
-use gpucnn::train::{self, Config, Event, HistoryRow, RunFolder, Summary};
+use gpucnn::train::{self, Callbacks, Config, Event, HistoryRow, RunFolder, Summary};
 use gpucnn::{Error, Result};
 use indicatif::ProgressBar;
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Train a model.
 ///
 /// Without arguments: the MNIST classic (mnist-cnn) on the MNIST that ships with the
-/// sources, Adam, batches of 32, 10 epochs.
+/// sources, Adam, batches of 32, 10 epochs. Ctrl-C ends it early and saves the model as it
+/// is then; a second Ctrl-C ends it at once.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A preset (mnist-cnn, cifar10-cnn) or a model file (TOML)
+    /// mnist-cnn, cifar10-cnn, lenet5, vgg11-bn, resnet20, resnet18, resnet18-imagenet,
+    /// wide-resnet-16-4, mobilenet-v2, or a model file (TOML)
     #[arg(default_value = "mnist-cnn")]
     model: String,
     /// Data set: a name (mnist) or a folder [default: mnist]
@@ -36,7 +41,7 @@ pub struct Args {
     /// Learning rate [default: the optimizer's, as in Keras]
     #[arg(long, value_name = "F")]
     learning_rate: Option<f64>,
-    /// Weight decay: decoupled with adamw, L2 with the others [default: adamw 0.004, others 0]
+    /// Weight decay: decoupled with adamw and lion, L2 with the others [default: adamw 0.004, others 0]
     #[arg(long, value_name = "F")]
     weight_decay: Option<f64>,
     /// Seed of initial weights, shuffling and dropout
@@ -107,7 +112,7 @@ impl Args {
     }
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args) -> Result<ExitCode> {
     let model = Model::load(&args.model)?;
     let config = args.config(&model)?;
     if args.data.is_none() && args.model == "cifar10-cnn" {
@@ -133,16 +138,28 @@ pub fn run(args: &Args) -> Result<()> {
     let mut folder = RunFolder::create(args.out.as_deref(), &model, &config, &data.classes)?;
     let run = folder.path().display().to_string();
     let mut reporter = Reporter::new(args.json, &config, run);
-    train::train(
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut show = |event| {
+        // Until the first step there is nothing to save, and Ctrl-C just ends the program.
+        if matches!(event, Event::Start { .. }) {
+            interrupt::catch(&stop);
+        }
+        reporter.show(event);
+    };
+    let callbacks = Callbacks::new(&mut show).stop_on(&stop);
+    let summary = train::train(
         &model,
         &data,
         &config,
         &weights,
         backend,
         &mut folder,
-        &mut |event| reporter.show(event),
+        callbacks,
     )?;
-    Ok(())
+    Ok(match summary.stopped {
+        true => ExitCode::from(interrupt::EXIT_CODE),
+        false => ExitCode::SUCCESS,
+    })
 }
 
 /// Shows events as a bar and lines, or as JSON.
@@ -230,8 +247,8 @@ impl Reporter {
     fn epoch(&self, row: &HistoryRow) {
         if self.json {
             output::json(
-                &json!({"event": "epoch", "epoch": row.epoch, "loss": row.loss,
-                "accuracy": row.accuracy, "val_loss": row.val_loss,
+                &json!({"event": "epoch", "epoch": row.epoch, "images": row.images,
+                "loss": row.loss, "accuracy": row.accuracy, "val_loss": row.val_loss,
                 "val_accuracy": row.val_accuracy, "seconds": row.seconds,
                 "images_per_s": row.images_per_s}),
             );
@@ -277,14 +294,18 @@ impl Reporter {
             output::json(
                 &json!({"event": "end", "run": self.run, "seconds": summary.seconds,
                 "bytes_read_back": summary.bytes_read_back, "waits": summary.waits,
-                "submissions": summary.submissions, "dispatches": summary.dispatches}),
+                "submissions": summary.submissions, "dispatches": summary.dispatches,
+                "stopped": summary.stopped}),
             );
-        } else {
-            println!(
-                "trained in {}; the model is in {}",
-                output::duration(summary.seconds),
-                self.run
-            );
+            return;
+        }
+        let (time, run) = (output::duration(summary.seconds), &self.run);
+        match &summary.last {
+            Some(last) if summary.stopped => println!(
+                "stopped after {time}, at {} images of epoch {}; the model is in {run}",
+                last.images, last.epoch
+            ),
+            _ => println!("trained in {time}; the model is in {run}"),
         }
     }
 

@@ -96,14 +96,17 @@ fn read_all(
     })
 }
 
-/// The image files of each class folder, sorted. `expected` are the classes that
-/// training has; others cannot be tested.
+/// The image files of all class folders: within a class by name, the classes in turn, each
+/// as often as its share, so that any part of the list is a fair sample. `expected` are the
+/// classes that training has; others cannot be tested.
 fn list(root: &Path, expected: Option<&[String]>) -> Result<Listing> {
     let mut listing = Listing {
         classes: expected.unwrap_or_default().to_vec(),
         files: Vec::new(),
         skipped: 0,
     };
+    // Each file's place between 0 and 1 in its class, with the class.
+    let mut places: Vec<(f64, u32, PathBuf)> = Vec::new();
     for folder in subfolders(root)? {
         let name = file_name(&folder);
         if expected.is_none() {
@@ -114,14 +117,18 @@ fn list(root: &Path, expected: Option<&[String]>) -> Result<Listing> {
             let problem = format!("class {name:?} is not among the training classes ({known})");
             return Err(Error::data(folder, problem));
         };
-        for path in entries(&folder)? {
-            if is_image(&path) {
-                listing.files.push((path, label as u32));
-            } else if !file_name(&path).starts_with('.') {
-                listing.skipped += 1;
-            }
-        }
+        let (images, others): (Vec<_>, Vec<_>) = entries(&folder)?
+            .into_iter()
+            .partition(|path| is_image(path));
+        let hidden = |path: &&PathBuf| file_name(path).starts_with('.');
+        listing.skipped += others.iter().filter(|path| !hidden(path)).count();
+        let count = images.len() as f64;
+        let placed = images.into_iter().enumerate();
+        places.extend(placed.map(|(i, path)| ((i as f64 + 0.5) / count, label as u32, path)));
     }
+    places.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    let files = places.into_iter().map(|(_, label, path)| (path, label));
+    listing.files = files.collect();
     if listing.files.is_empty() {
         let problem = "holds no PNG or JPEG image in any class folder";
         return Err(Error::data(root, problem));
@@ -157,4 +164,27 @@ fn is_image(path: &Path) -> bool {
 fn file_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_take_turns_by_their_share_and_files_keep_their_order() {
+        let dir = tempfile::tempdir().unwrap();
+        for (class, count) in [("cat", 4), ("dog", 2)] {
+            let folder = dir.path().join(class);
+            std::fs::create_dir(&folder).unwrap();
+            for i in 0..count {
+                std::fs::write(folder.join(format!("{i}.png")), []).unwrap();
+            }
+        }
+        let listing = list(dir.path(), None).unwrap();
+        let names = listing.files.iter().map(|(path, _)| file_name(path));
+        let labels: Vec<_> = listing.files.iter().map(|f| f.1).collect();
+        assert_eq!(labels, [0, 1, 0, 0, 1, 0]);
+        let expected = ["0.png", "0.png", "1.png", "2.png", "1.png", "3.png"];
+        assert_eq!(names.collect::<Vec<_>>(), expected);
+    }
 }

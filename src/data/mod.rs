@@ -143,11 +143,6 @@ impl Dataset {
         }
     }
 
-    /// Images a test or validation is run on: the test images if there are any.
-    pub fn held_out(&self) -> Option<&Split> {
-        self.test.as_ref()
-    }
-
     fn check(&self, dir: &Path) -> Result<()> {
         if self.train.is_empty() {
             return Err(Error::data(dir, "there is no training image"));

@@ -18,8 +18,8 @@ pub struct OpenOptions {
     /// Keeps WebGPU's runtime checks (bounds, loop bounds, division) in the shaders.
     /// They cost speed; launches prove their ranges and the tests run both ways.
     pub runtime_checks: bool,
-    /// Fills every new buffer with NaN bits instead of zeros, so that a kernel
-    /// that leaves an element unwritten is found out. For tests.
+    /// Fills the memory of results with NaN bits, so that a kernel that leaves an
+    /// element unwritten is found out. For tests.
     pub poison: bool,
 }
 

@@ -63,35 +63,34 @@ impl Command {
 }
 
 impl Gpu {
-    /// A new storage buffer of at least `bytes`, padded to whole vec4.
+    /// A new storage buffer of at least `bytes`, padded to whole vec4 and zeroed.
     ///
     /// # Errors
     /// [`Error::Limit`] beyond the device's largest buffer, [`Error::Runtime`] when
     /// it is out of memory.
     pub(crate) fn buffer(&self, label: &str, bytes: u64) -> Result<wgpu::Buffer> {
-        let size = padded(bytes);
-        let limit = self.device.limits().max_buffer_size;
-        if size > limit {
-            return Err(Error::Limit {
-                what: label.to_owned(),
-                needed: size,
-                limit_name: "max_buffer_size",
-                limit,
-                unit: "bytes",
-            });
-        }
-        let buffer = self.scoped(label, || {
+        self.check_buffer(label, bytes)?;
+        self.scoped(label, || {
             self.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
-                size,
+                size: padded(bytes),
                 usage: wgpu::BufferUsages::STORAGE
                     | wgpu::BufferUsages::COPY_SRC
                     | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             })
-        })?;
+        })
+    }
+
+    /// A new [`buffer`](Self::buffer) for results, which kernels write before they
+    /// read: poisoned where the device was opened so.
+    ///
+    /// # Errors
+    /// As for [`buffer`](Self::buffer).
+    pub(crate) fn result_buffer(&self, label: &str, bytes: u64) -> Result<wgpu::Buffer> {
+        let buffer = self.buffer(label, bytes)?;
         if self.options.poison {
-            let nan = vec![0xff; size as usize];
+            let nan = vec![0xff; buffer.size() as usize];
             self.queue.write_buffer(&buffer, 0, &nan);
         }
         Ok(buffer)
@@ -126,7 +125,7 @@ impl Gpu {
     ) -> Result<Command> {
         let pipeline = self.pipeline(dispatch)?;
         let args = match_bindings(dispatch, &pipeline.bindings, updates)?;
-        self.check_limits(label, dispatch, &pipeline)?;
+        self.check_bindings(label, dispatch, &pipeline)?;
         let mut ranges = Vec::with_capacity(args.len());
         for (binding, arg) in pipeline.bindings.iter().zip(&args) {
             let range = resolve(*arg);
@@ -163,55 +162,44 @@ impl Gpu {
         })
     }
 
-    /// Checks that one binding can see so many bytes; `what` is the tensor's name.
+    /// Checks that one binding can see so many bytes; `what` names the tensor.
     ///
     /// # Errors
     /// [`Error::Limit`] where it cannot.
-    pub(crate) fn check_binding(&self, what: impl FnOnce() -> String, bytes: u64) -> Result<()> {
-        let (needed, limit) = (padded(bytes), self.profile.max_binding);
-        if needed <= limit {
-            return Ok(());
-        }
-        Err(Error::Limit {
-            what: what(),
-            needed,
-            limit_name: "max_storage_buffer_binding_size",
-            limit,
-            unit: "bytes",
-        })
+    pub(crate) fn check_binding(&self, what: &str, bytes: u64) -> Result<()> {
+        let limit = self.profile.max_binding;
+        let name = "max_storage_buffer_binding_size";
+        within(what, padded(bytes), name, limit, "bytes")
     }
 
-    fn check_limits(&self, label: &str, dispatch: &Dispatch, pipeline: &Pipeline) -> Result<()> {
-        let limits = self.device.limits();
-        let groups = dispatch.workgroups.into_iter().max().unwrap_or(0);
+    /// Checks that a buffer can have so many bytes.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where it cannot.
+    pub(crate) fn check_buffer(&self, what: &str, bytes: u64) -> Result<()> {
+        let limit = self.device.limits().max_buffer_size;
+        within(what, padded(bytes), "max_buffer_size", limit, "bytes")
+    }
+
+    /// Checks a dispatch's number of workgroups; `label` names the node.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where there are too many.
+    pub(crate) fn check_workgroups(&self, label: &str, dispatch: &Dispatch) -> Result<()> {
+        let needed = dispatch.workgroups.into_iter().max().unwrap_or(0);
+        let limit = self.device.limits().max_compute_workgroups_per_dimension;
+        let what = format!("{label} ({})", dispatch.kernel.path());
+        let name = "max_compute_workgroups_per_dimension";
+        within(&what, needed.into(), name, limit.into(), "workgroups")
+    }
+
+    fn check_bindings(&self, label: &str, dispatch: &Dispatch, pipeline: &Pipeline) -> Result<()> {
         let storage = pipeline.bindings.iter();
-        let storage = storage.filter(|b| b.access != Access::Uniform).count() as u32;
-        let checks = [
-            (
-                groups,
-                limits.max_compute_workgroups_per_dimension,
-                "max_compute_workgroups_per_dimension",
-                "workgroups",
-            ),
-            (
-                storage,
-                limits.max_storage_buffers_per_shader_stage,
-                "max_storage_buffers_per_shader_stage",
-                "buffers",
-            ),
-        ];
-        for (needed, limit, limit_name, unit) in checks {
-            if needed > limit {
-                return Err(Error::Limit {
-                    what: format!("{label} ({})", dispatch.kernel.path()),
-                    needed: needed.into(),
-                    limit_name,
-                    limit: limit.into(),
-                    unit,
-                });
-            }
-        }
-        Ok(())
+        let storage = storage.filter(|b| b.access != Access::Uniform).count() as u64;
+        let limit = self.device.limits().max_storage_buffers_per_shader_stage;
+        let what = format!("{label} ({})", dispatch.kernel.path());
+        let name = "max_storage_buffers_per_shader_stage";
+        within(&what, storage, name, limit.into(), "buffers")
     }
 
     /// Encodes the commands once for each step.
@@ -230,6 +218,25 @@ impl Gpu {
             }
         }
     }
+}
+
+fn within(
+    what: &str,
+    needed: u64,
+    limit_name: &'static str,
+    limit: u64,
+    unit: &'static str,
+) -> Result<()> {
+    if needed <= limit {
+        return Ok(());
+    }
+    Err(Error::Limit {
+        what: what.to_owned(),
+        needed,
+        limit_name,
+        limit,
+        unit,
+    })
 }
 
 /// Bytes rounded up to whole vec4, at least one.

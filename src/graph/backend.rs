@@ -11,11 +11,6 @@ use crate::tensor::TensorType;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Program(pub(crate) usize);
 
-impl Program {
-    /// No program: a placeholder until one is compiled.
-    pub(crate) const NONE: Self = Self(usize::MAX);
-}
-
 /// A result under way to the host, by the order it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub(crate) u64);
@@ -92,12 +87,18 @@ pub trait Backend {
     /// If the device failed.
     fn run(&mut self, program: Program, steps: &[Step]) -> Result<()>;
 
-    /// Runs a program as [`run`](Self::run) does, then sends the state `name` on its
-    /// way to the host as it is after the last step.
+    /// Runs a program as [`run`](Self::run) does, then sends the first `len` elements of
+    /// the state `name` on their way to the host as they are after the last step.
     ///
     /// # Errors
-    /// If there is no such state or the device failed.
-    fn run_and_read(&mut self, program: Program, steps: &[Step], name: &str) -> Result<Ticket>;
+    /// If there is no such state, it is smaller, or the device failed.
+    fn run_and_read(
+        &mut self,
+        program: Program,
+        steps: &[Step],
+        name: &str,
+        len: usize,
+    ) -> Result<Ticket>;
 
     /// The data of a ticket; waits for it if `wait`, else returns `None` where it
     /// has not arrived. Tickets are taken in the order they were given.
@@ -139,9 +140,26 @@ pub(crate) fn advise_batch(
     if !matches!(error, Error::Limit { .. }) {
         return error;
     }
+    let advice = match largest_batch(batch - 1, backend, graph) {
+        0 => "not even a batch of 1 fits this device".to_owned(),
+        n => format!("the largest batch that fits is {n}: try --batch-size {n}"),
+    };
+    Error::Device(format!("{error}; {advice}"))
+}
+
+/// The largest batch of at most `most` whose graph (as `graph` builds it) stays within the
+/// device's limits; 0 where not even one image does.
+pub(crate) fn largest_batch(
+    most: usize,
+    backend: &dyn Backend,
+    graph: impl Fn(usize) -> Result<Graph>,
+) -> usize {
     let fits = |n| graph(n).and_then(|g| backend.check_limits(&g)).is_ok();
+    if most == 0 || fits(most) {
+        return most;
+    }
     // Tensors grow with the batch: bisect.
-    let (mut fitting, mut failing) = (0, batch);
+    let (mut fitting, mut failing) = (0, most);
     while failing - fitting > 1 {
         let middle = fitting.midpoint(failing);
         if fits(middle) {
@@ -150,9 +168,5 @@ pub(crate) fn advise_batch(
             failing = middle;
         }
     }
-    let advice = match fitting {
-        0 => "not even a batch of 1 fits this device".to_owned(),
-        n => format!("the largest batch that fits is {n}: try --batch-size {n}"),
-    };
-    Error::Device(format!("{error}; {advice}"))
+    fitting
 }

@@ -1,6 +1,6 @@
 //! The GPU backend: a graph becomes a flat list of prepared dispatches.
 
-use super::reference::check_write;
+use super::reference::{check_write, first};
 use super::{Backend, Graph, MemoryPlan, Node, Origin, Profile, Program, Ticket, Timing};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -174,7 +174,7 @@ impl Backend for GpuBackend {
     }
 
     fn check_limits(&self, graph: &Graph) -> Result<()> {
-        launches(self, graph).map(drop)
+        Planned::new(self, graph).map(drop)
     }
 
     fn compile(&mut self, graph: Graph) -> Result<Program> {
@@ -190,9 +190,16 @@ impl Backend for GpuBackend {
         self.submit(program, steps, |_| {}).map(drop)
     }
 
-    fn run_and_read(&mut self, program: Program, steps: &[Step], name: &str) -> Result<Ticket> {
+    fn run_and_read(
+        &mut self,
+        program: Program,
+        steps: &[Step],
+        name: &str,
+        len: usize,
+    ) -> Result<Ticket> {
         let state = self.state(name)?;
-        let (ty, buffer) = (state.ty.clone(), state.buffer.clone());
+        let ty = first(name, &state.ty, len)?;
+        let buffer = state.buffer.clone();
         let mut readback = self.readback(ty.bytes())?;
         let submission = self.submit(program, steps, |encoder| {
             readback.encode(encoder, &buffer, 0);
@@ -274,6 +281,44 @@ impl Backend for GpuBackend {
     }
 }
 
+/// What a graph asks of the device, within its limits. Nothing is allocated for it yet.
+struct Planned {
+    launches: Vec<Launch>,
+    memory: MemoryPlan,
+    /// The largest tenant of each slot, for messages.
+    tenants: Vec<String>,
+}
+
+impl Planned {
+    fn new(backend: &GpuBackend, graph: &Graph) -> Result<Self> {
+        let launches = graph
+            .nodes()
+            .iter()
+            .map(|node| launch(backend, graph, node))
+            .collect::<Result<Vec<_>>>()?;
+        let scratch: Vec<_> = launches.iter().map(|l| l.scratch.clone()).collect();
+        let memory = MemoryPlan::new(graph, &scratch);
+        let mut tenants = vec![String::from("scratch"); memory.slots.len()];
+        for node in graph.nodes() {
+            for value in &node.outputs {
+                if let Some(slot) = memory.results.get(value)
+                    && graph.value(*value).ty.bytes() == memory.slots[*slot].bytes
+                {
+                    tenants[*slot] = format!("{}: {}", node.label(), graph.value(*value).ty);
+                }
+            }
+        }
+        for (slot, tenant) in memory.slots.iter().zip(&tenants) {
+            backend.gpu.check_buffer(tenant, slot.bytes)?;
+        }
+        Ok(Self {
+            launches,
+            memory,
+            tenants,
+        })
+    }
+}
+
 /// A graph on its way to commands.
 struct Lowering<'a> {
     backend: &'a GpuBackend,
@@ -285,30 +330,16 @@ struct Lowering<'a> {
 
 impl<'a> Lowering<'a> {
     fn new(backend: &'a GpuBackend, graph: &'a Graph) -> Result<Self> {
-        let launches = launches(backend, graph)?;
-        let scratch: Vec<_> = launches.iter().map(|l| l.scratch.clone()).collect();
-        let plan = MemoryPlan::new(graph, &scratch);
-        let mut largest = vec![String::from("scratch"); plan.slots.len()];
-        for node in graph.nodes() {
-            for value in &node.outputs {
-                if let Some(slot) = plan.results.get(value)
-                    && graph.value(*value).ty.bytes() == plan.slots[*slot].bytes
-                {
-                    largest[*slot] = format!("{}: {}", node.label(), graph.value(*value).ty);
-                }
-            }
-        }
-        let slots = plan
-            .slots
-            .iter()
-            .zip(&largest)
-            .map(|(slot, label)| backend.gpu.buffer(label, slot.bytes))
+        let planned = Planned::new(backend, graph)?;
+        let slots = planned.memory.slots.iter().zip(&planned.tenants);
+        let slots = slots
+            .map(|(slot, tenant)| backend.gpu.result_buffer(tenant, slot.bytes))
             .collect::<Result<_>>()?;
         Ok(Self {
             backend,
             graph,
-            launches,
-            plan,
+            launches: planned.launches,
+            plan: planned.memory,
             slots,
         })
     }
@@ -423,42 +454,28 @@ impl<'a> Lowering<'a> {
     }
 }
 
-/// The launch of every node, checked against the device's limits.
-fn launches(backend: &GpuBackend, graph: &Graph) -> Result<Vec<Launch>> {
-    let nodes = graph.nodes().iter();
-    let launches: Vec<_> = nodes
-        .map(|node| launch(backend, graph, node))
-        .collect::<Result<_>>()?;
-    for (node, launch) in graph.nodes().iter().zip(&launches) {
-        let bound = launch.dispatches.iter().flat_map(|d| &d.bindings);
-        for (name, arg) in bound {
-            let (what, bytes) = match arg {
-                Arg::Input(i) => described(graph, node.inputs.get(*i)),
-                Arg::Output(i) => described(graph, node.outputs.get(*i)),
-                Arg::Scratch(i) => ("scratch".into(), launch.scratch.get(*i).copied()),
-                Arg::Step => continue,
-            };
-            let what = || format!("{}: {name}, {what}", node.label());
-            backend.gpu.check_binding(what, bytes.unwrap_or(0))?;
-        }
-    }
-    Ok(launches)
-}
-
-fn described(graph: &Graph, value: Option<&Value>) -> (String, Option<u64>) {
-    let ty = value.map(|v| &graph.value(*v).ty);
-    let text = ty.map_or_else(String::new, ToString::to_string);
-    (text, ty.map(TensorType::bytes))
-}
-
+/// The launch of a node, checked against the device's limits.
 fn launch(backend: &GpuBackend, graph: &Graph, node: &Node) -> Result<Launch> {
     if node.op.alias().is_some() {
         return Ok(Launch::default());
     }
+    let gpu = &backend.gpu;
+    // Before the launch: kernels count elements in 32 bits.
+    for value in node.inputs.iter().chain(&node.outputs) {
+        let ty = &graph.value(*value).ty;
+        gpu.check_binding(&format!("{}: {ty}", node.label()), ty.bytes())?;
+    }
     let (inputs, outputs) = (graph.types(&node.inputs), graph.types(&node.outputs));
-    node.op.launch(LaunchContext {
-        profile: &backend.gpu.profile,
+    let launch = node.op.launch(LaunchContext {
+        profile: &gpu.profile,
         inputs: &inputs,
         outputs: &outputs,
-    })
+    })?;
+    for bytes in &launch.scratch {
+        gpu.check_binding(&format!("{}: scratch", node.label()), *bytes)?;
+    }
+    for dispatch in &launch.dispatches {
+        gpu.check_workgroups(&node.label(), dispatch)?;
+    }
+    Ok(launch)
 }

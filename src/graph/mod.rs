@@ -18,8 +18,8 @@ mod passes;
 mod reference;
 
 pub use arena::{Arena, Part};
-pub(crate) use backend::advise_batch;
 pub use backend::{Backend, Profile, Program, Ticket, Timing};
+pub(crate) use backend::{advise_batch, largest_batch};
 pub use gpu::GpuBackend;
 pub use memory::{MemoryPlan, Slot};
 pub use reference::CpuBackend;

@@ -4,7 +4,7 @@ use super::{Backend, Graph, Node, Origin, Profile, Program, Ticket};
 use crate::error::{Error, Result};
 use crate::gpu::executor::Counters;
 use crate::ops::{Array, Reference, Step, Value};
-use crate::tensor::TensorType;
+use crate::tensor::{Shape, TensorType};
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 
@@ -179,11 +179,18 @@ impl Backend for CpuBackend {
         done
     }
 
-    fn run_and_read(&mut self, program: Program, steps: &[Step], name: &str) -> Result<Ticket> {
+    fn run_and_read(
+        &mut self,
+        program: Program,
+        steps: &[Step],
+        name: &str,
+        len: usize,
+    ) -> Result<Ticket> {
         self.run(program, steps)?;
         let ticket = Ticket(self.tickets);
         self.tickets += 1;
-        let data = self.read(name)?;
+        let state = self.state(name)?;
+        let data = state.slice(0, first(name, state.ty(), len)?);
         self.pending.push_back((ticket, data));
         Ok(ticket)
     }
@@ -228,4 +235,13 @@ pub(super) fn check_write(name: &str, have: &TensorType, found: &TensorType) -> 
         format!("state {name}"),
         format!("expected at most {have}, found {found}"),
     ))
+}
+
+/// The type of the first `len` elements of the state `name` of type `have`.
+pub(super) fn first(name: &str, have: &TensorType, len: usize) -> Result<TensorType> {
+    let ty = TensorType {
+        shape: Shape::from([len]),
+        dtype: have.dtype,
+    };
+    check_write(name, have, &ty).map(|()| ty)
 }

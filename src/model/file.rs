@@ -20,17 +20,12 @@
 //! activation = "relu"
 //! ```
 
-use super::{INPUT, Layer, Model, NamedLayer, TrainingDefaults};
+use super::{INPUT, Layer, Model, NamedLayer, TrainingDefaults, presets};
 use crate::error::{Error, Result};
 use crate::formats::atomic;
 use crate::ops::batch::Normalization;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-
-const PRESETS: [(&str, &str); 2] = [
-    ("mnist-cnn", include_str!("presets/mnist-cnn.toml")),
-    ("cifar10-cnn", include_str!("presets/cifar10-cnn.toml")),
-];
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,7 +60,7 @@ struct TrainingTable {
 impl Model {
     /// The names of the presets.
     pub fn presets() -> impl Iterator<Item = &'static str> {
-        PRESETS.iter().map(|(name, _)| *name)
+        presets::names()
     }
 
     /// A preset by name, or the model of a TOML file.
@@ -73,8 +68,8 @@ impl Model {
     /// # Errors
     /// If there is neither, with the nearest preset's name; or whatever is wrong in the file.
     pub fn load(name_or_file: &str) -> Result<Self> {
-        if let Some((_, text)) = PRESETS.iter().find(|(name, _)| *name == name_or_file) {
-            return Self::from_toml(text, name_or_file);
+        if let Some(preset) = presets::by_name(name_or_file) {
+            return preset;
         }
         let path = Path::new(name_or_file);
         if !path.is_file() {

@@ -23,6 +23,7 @@ mod file;
 mod initial;
 mod layer;
 mod layers;
+mod presets;
 mod summary;
 mod values;
 
@@ -70,6 +71,14 @@ pub struct ParameterSpec {
     pub init: Init,
     /// Whether the optimizer changes it; running statistics are not trainable.
     pub trainable: bool,
+}
+
+impl ParameterSpec {
+    /// The layer it belongs to.
+    pub fn layer(&self) -> &str {
+        let role = self.name.rfind('.');
+        role.map_or("", |dot| &self.name[..dot])
+    }
 }
 
 /// How a model is trained unless told otherwise.
@@ -299,11 +308,10 @@ impl Model {
             if known.contains(&named.name.as_str()) {
                 return fail(format!("two layers are named {:?}", named.name));
             }
-            if named.name.is_empty() || named.name.contains('.') {
-                return fail(format!(
-                    "{:?} is no layer name: it must not be empty or hold a dot",
-                    named.name
-                ));
+            // Parts between dots, as in torchvision's layer1.0.conv1, are names themselves.
+            if named.name.split('.').any(str::is_empty) {
+                let problem = "is no layer name: it must not be empty, nor begin or end with a dot";
+                return fail(format!("{:?} {problem}", named.name));
             }
             if let Some(unknown) = named.inputs.iter().find(|i| !known.contains(&i.as_str())) {
                 return fail(format!(

@@ -72,10 +72,9 @@ impl Model {
                     flops += node.op.flops(&types(&node.inputs), &types(&node.outputs));
                     renames &= node.op.alias().is_some();
                 }
-                let own = format!("{}.", named.name);
                 let count = |trainable: bool| {
                     let mine = self.parameters().iter();
-                    mine.filter(|p| p.name.starts_with(&own) && p.trainable == trainable)
+                    mine.filter(|p| p.layer() == named.name && p.trainable == trainable)
                         .map(|p| p.shape.len())
                         .sum()
                 };

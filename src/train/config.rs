@@ -18,7 +18,7 @@ pub struct Config {
     pub optimizer: String,
     /// Learning rate.
     pub learning_rate: f64,
-    /// Weight decay: decoupled with adamw, L2 with the others.
+    /// Weight decay: decoupled with adamw and lion, L2 with the others.
     pub weight_decay: f64,
     /// Seed of initial weights, shuffling and dropout.
     pub seed: u32,

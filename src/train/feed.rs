@@ -1,9 +1,10 @@
-//! The images and labels of one part of a data set, on the device.
+//! The images and labels of one part of a data set, on the device, and what is counted
+//! over them.
 
 use crate::data::Split;
 use crate::error::Result;
 use crate::graph::{Backend, Graph};
-use crate::ops::batch::{GatherImages, GatherLabels, Normalization};
+use crate::ops::batch::{GatherImages, GatherLabels, Normalization, Shuffle};
 use crate::ops::{Array, Builder, Value};
 use crate::tensor::TensorType;
 
@@ -53,7 +54,7 @@ impl Metrics {
     }
 }
 
-/// A part of a data set on the device: bytes, labels and the order they are taken in.
+/// A part of a data set as states: bytes, labels and the order they are taken in.
 #[derive(Clone, Debug)]
 pub struct Part {
     name: &'static str,
@@ -65,47 +66,54 @@ pub struct Part {
 }
 
 impl Part {
-    /// Uploads a split. Images are cut into shards that the device can bind.
+    /// A part of `len` images of `shape`, cut into shards of at most `max_binding` bytes.
+    /// Its states are named after it.
+    pub fn new(name: &'static str, len: usize, shape: [usize; 3], max_binding: u64) -> Self {
+        let bytes: usize = shape.iter().product();
+        let fitting = usize::try_from(max_binding).unwrap_or(usize::MAX) / bytes;
+        Self {
+            name,
+            len,
+            shape,
+            // Whole words in every shard but the last.
+            shard: (fitting / 4 * 4).max(4),
+        }
+    }
+
+    /// Creates and fills the states; the order is the stored one.
     ///
     /// # Errors
     /// If the device cannot hold them.
-    pub fn upload(
-        name: &'static str,
-        split: &Split,
-        shape: [usize; 3],
-        max_binding: u64,
-        backend: &mut dyn Backend,
-    ) -> Result<Self> {
-        let bytes: usize = shape.iter().product();
-        let fitting = (max_binding / bytes as u64).max(1);
-        // Whole words in every shard but the last.
-        let shard = usize::try_from(fitting).unwrap_or(usize::MAX) / 4 * 4;
-        let part = Self {
-            name,
-            len: split.len(),
-            shape,
-            shard: shard.max(4),
-        };
-        for (i, images) in split.images.chunks(part.shard * bytes).enumerate() {
-            let ty = part.shard_type(images.len() / bytes);
-            let state = part.images(i);
+    pub fn upload(&self, split: &Split, backend: &mut dyn Backend) -> Result<()> {
+        let bytes: usize = self.shape.iter().product();
+        for (i, images) in split.images.chunks(self.shard * bytes).enumerate() {
+            let ty = self.shard_type(images.len() / bytes);
+            let state = self.images(i);
             backend.create(&state, &ty)?;
             backend.write(&state, &Array::bytes(ty, images.into()))?;
         }
-        let ty = TensorType::u32([part.len]);
-        backend.create(&part.labels(), &ty)?;
-        backend.write(
-            &part.labels(),
-            &Array::index(ty.clone(), split.labels.clone()),
-        )?;
-        let order = (0..part.len as u32).collect();
-        backend.create(&part.order(), &ty)?;
-        backend.write(&part.order(), &Array::index(ty, order))?;
-        Ok(part)
+        let order = (0..self.len as u32).collect();
+        for (state, data) in [(self.labels(), split.labels.clone()), (self.order(), order)] {
+            let ty = TensorType::u32([self.len]);
+            backend.create(&state, &ty)?;
+            backend.write(&state, &Array::index(ty, data))?;
+        }
+        Ok(())
     }
 
-    /// The state that holds the order.
-    pub fn order(&self) -> String {
+    /// The graph that shuffles the order, by the seed and number of the step.
+    ///
+    /// # Errors
+    /// If there are more images than can be shuffled.
+    pub fn shuffle(&self) -> Result<Graph> {
+        let mut graph = Graph::new();
+        graph.set_layer("shuffle");
+        let order = graph.state(self.order(), TensorType::u32([self.len]));
+        graph.add(Box::new(Shuffle), &[order])?;
+        Ok(graph)
+    }
+
+    fn order(&self) -> String {
         format!("{}.order", self.name)
     }
 

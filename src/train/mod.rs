@@ -5,15 +5,19 @@
 //! submissions in flight. What comes back is one row of metrics a step, copied with
 //! each submission and picked up when it has arrived.
 
+mod callbacks;
 mod config;
 mod feed;
+mod graphs;
 mod pace;
 mod run_folder;
 mod session;
 mod weights;
 
+pub use callbacks::Callbacks;
 pub use config::Config;
 pub use feed::{Metrics, Part};
+pub use graphs::{EVAL_BATCH, Graphs};
 pub use run_folder::{HistoryRow, RunFolder};
 pub use session::Session;
 pub use weights::Weights;
@@ -63,7 +67,7 @@ pub enum Event {
         /// Training speed so far in this epoch.
         images_per_s: f64,
     },
-    /// An epoch is over and validated.
+    /// An epoch is over, validated and saved; or stopped and saved.
     Epoch(HistoryRow),
     /// How long each part of a training step takes, where it was asked for.
     Profile(Profile),
@@ -84,6 +88,8 @@ pub struct Summary {
     pub submissions: u64,
     /// Dispatches encoded.
     pub dispatches: u64,
+    /// Whether the callbacks ended it early.
+    pub stopped: bool,
     /// The last epoch.
     pub last: Option<HistoryRow>,
 }
@@ -91,7 +97,8 @@ pub struct Summary {
 /// Trains a model and leaves it in a run folder.
 ///
 /// `weights` are the ones to start from. Every epoch's end rewrites the folder's weights
-/// and history, each whole or not at all.
+/// and history, each whole or not at all. Where the callbacks stop the training, so does
+/// the end of the epoch that was under way, with the images it got to.
 ///
 /// # Errors
 /// If data and model do not fit, the device fails or is too small, the loss stops being
@@ -103,37 +110,21 @@ pub fn train(
     weights: &Weights,
     backend: Box<dyn Backend>,
     folder: &mut RunFolder,
-    observe: &mut dyn FnMut(Event),
+    mut callbacks: Callbacks<'_>,
 ) -> Result<Summary> {
     let begin = Instant::now();
     let mut session = Session::new(model, data, config, weights, backend)?;
     folder.begin()?;
-    observe(session.start_event());
+    callbacks.event(session.start_event());
     let mut last = None;
-    for epoch in 1..=config.epochs {
-        let started = Instant::now();
-        let trained = session.train_epoch(epoch, observe)?;
-        let train_seconds = started.elapsed().as_secs_f64();
-        if trained.not_finite {
-            return Err(Error::Runtime(format!(
-                "the loss stopped being finite in epoch {epoch}; try a smaller --learning-rate \
-                 (it was {})",
-                config.learning_rate
-            )));
-        }
-        let validation = session.evaluate()?;
-        let row = HistoryRow {
-            epoch,
-            loss: trained.loss(),
-            accuracy: trained.accuracy(),
-            val_loss: validation.map(|m| m.loss()),
-            val_accuracy: validation.map(|m| m.accuracy()),
-            seconds: started.elapsed().as_secs_f64(),
-            images_per_s: trained.samples / train_seconds,
-        };
-        observe(Event::Epoch(row.clone()));
+    for number in 1..=config.epochs {
+        let row = epoch(&mut session, config, number, &mut callbacks)?;
         folder.save_epoch(&row, &session.weights()?)?;
+        callbacks.event(Event::Epoch(row.clone()));
         last = Some(row);
+        if callbacks.stopped() {
+            break;
+        }
     }
     let counters = session.steady_counters();
     let summary = Summary {
@@ -142,12 +133,43 @@ pub fn train(
         waits: counters.waits,
         submissions: counters.submissions,
         dispatches: counters.dispatches,
+        stopped: callbacks.stopped(),
         last,
     };
-    if config.profile {
+    if config.profile && !summary.stopped {
         const REPEATS: usize = 9;
-        observe(Event::Profile(session.profile(REPEATS)?));
+        callbacks.event(Event::Profile(session.profile(REPEATS)?));
     }
-    observe(Event::End(summary.clone()));
+    callbacks.event(Event::End(summary.clone()));
     Ok(summary)
+}
+
+/// Trains and validates an epoch.
+fn epoch(
+    session: &mut Session<'_>,
+    config: &Config,
+    number: usize,
+    callbacks: &mut Callbacks<'_>,
+) -> Result<HistoryRow> {
+    let started = Instant::now();
+    let trained = session.train_epoch(number, callbacks)?;
+    let train_seconds = started.elapsed().as_secs_f64();
+    if trained.not_finite {
+        return Err(Error::Runtime(format!(
+            "the loss stopped being finite in epoch {number}; try a smaller --learning-rate \
+             (it was {})",
+            config.learning_rate
+        )));
+    }
+    let validation = session.evaluate(callbacks)?;
+    Ok(HistoryRow {
+        epoch: number,
+        images: trained.samples as usize,
+        loss: trained.loss(),
+        accuracy: trained.accuracy(),
+        val_loss: validation.map(|m| m.loss()),
+        val_accuracy: validation.map(|m| m.accuracy()),
+        seconds: started.elapsed().as_secs_f64(),
+        images_per_s: trained.samples / train_seconds,
+    })
 }

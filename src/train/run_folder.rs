@@ -13,11 +13,13 @@ use std::path::{Path, PathBuf};
 pub struct HistoryRow {
     /// The epoch, from 1.
     pub epoch: usize,
+    /// Training images seen in it: all, unless it was stopped.
+    pub images: usize,
     /// Mean training loss over the epoch.
     pub loss: f64,
     /// Training accuracy over the epoch.
     pub accuracy: f64,
-    /// Validation loss after it.
+    /// Validation loss after it, where there was a validation.
     pub val_loss: Option<f64>,
     /// Validation accuracy after it.
     pub val_accuracy: Option<f64>,

@@ -1,42 +1,29 @@
 //! A model in training on a device: its states and programs, and running them.
 
 use super::feed::{Metrics, Part};
+use super::graphs::{EVAL_BATCH, Graphs, MAX_STEPS, METRICS};
 use super::pace::Pace;
-use super::weights::{PARAMETERS, STATISTICS, arenas, upload_weights, weight_values};
-use super::{Config, Event, Weights};
-use crate::data::Dataset;
+use super::{Callbacks, Config, Event, Weights};
+use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::gpu::executor::Counters;
-use crate::graph::{Arena, Backend, Graph, Profile, Program, Ticket, advise_batch};
-use crate::model::{Mode, Model};
-use crate::ops::batch::Shuffle;
-use crate::ops::cross_entropy::{Labels, SoftmaxCrossEntropy};
-use crate::ops::metrics::Metrics as MetricsOp;
-use crate::ops::optimizer::{Optimizer, Update};
-use crate::ops::reduction::Reduction;
-use crate::ops::{Array, Builder, Step, Value};
-use crate::tensor::TensorType;
+use crate::graph::{Backend, Profile, Program, Ticket, advise_batch, largest_batch};
+use crate::model::Model;
+use crate::ops::Step;
+use crate::ops::optimizer::Optimizer;
 use std::collections::VecDeque;
 use std::time::Instant;
 
-/// Most steps in a submission; rows of the metrics state.
-const MAX_STEPS: usize = 64;
 /// Submissions in flight: one runs, one waits, one is being encoded.
 const IN_FLIGHT: usize = 3;
-/// Images of an evaluation step, unless there are fewer.
-const EVAL_BATCH: usize = 256;
-
-const METRICS: &str = "metrics";
-const GRADIENTS: &str = "gradients";
 
 /// A model in training on a device.
 pub struct Session<'a> {
     model: &'a Model,
     config: &'a Config,
     optimizer: Optimizer,
+    graphs: Graphs<'a>,
     backend: Box<dyn Backend>,
-    parameters: Arena,
-    statistics: Arena,
     train: Part,
     validation: Option<Part>,
     programs: Programs,
@@ -51,7 +38,39 @@ struct Programs {
     /// The last, smaller batch of an epoch, where the images do not divide.
     rest: Option<Program>,
     shuffle: Program,
-    evaluate: Option<Program>,
+    /// With its batch.
+    evaluate: Option<(Program, usize)>,
+}
+
+impl Programs {
+    fn new(
+        graphs: &Graphs<'_>,
+        batch: usize,
+        train: &Part,
+        validation: Option<&Part>,
+        backend: &mut dyn Backend,
+    ) -> Result<Self> {
+        let mut training = |batch| {
+            let graph = |batch| graphs.training(train, batch);
+            backend
+                .compile(graph(batch)?)
+                .map_err(|error| advise_batch(error, batch, backend, graph))
+        };
+        let rest = train.len % batch;
+        let whole = training(batch)?;
+        let rest = (rest > 0).then(|| training(rest)).transpose()?;
+        let mut evaluation = |part: &Part| {
+            let graph = |batch| graphs.evaluation(part, batch);
+            let batch = largest_batch(part.len.min(EVAL_BATCH), backend, graph).max(1);
+            Ok((backend.compile(graph(batch)?)?, batch))
+        };
+        Ok(Self {
+            train: whole,
+            rest,
+            evaluate: validation.map(&mut evaluation).transpose()?,
+            shuffle: backend.compile(train.shuffle()?)?,
+        })
+    }
 }
 
 /// A submission on its way back.
@@ -75,17 +94,7 @@ impl<'a> Session<'a> {
         mut backend: Box<dyn Backend>,
     ) -> Result<Self> {
         check_fit(model, data)?;
-        let limited = match config.limit {
-            Some(limit) => data.train.first(limit),
-            None => data.train.clone(),
-        };
-        let (train, validation) = match config.val_split {
-            Some(fraction) => {
-                let [train, validation] = limited.cut(fraction)?;
-                (train, Some(validation))
-            }
-            None => (limited, data.test.clone()),
-        };
+        let (train, validation) = parts(data, config)?;
         if config.batch_size > train.len() {
             return Err(Error::Usage(format!(
                 "--batch-size {} is larger than the {} training images",
@@ -94,128 +103,30 @@ impl<'a> Session<'a> {
             )));
         }
         let limit = backend.max_binding();
-        let train = Part::upload("train", &train, data.shape, limit, &mut *backend)?;
-        let validation = validation
-            .map(|v| Part::upload("validation", &v, data.shape, limit, &mut *backend))
-            .transpose()?;
+        let mut upload = |name, split: &Split| {
+            let part = Part::new(name, split.len(), data.shape, limit);
+            part.upload(split, &mut *backend).map(|()| part)
+        };
+        let train = upload("train", &train)?;
+        let validation = validation.map(|v| upload("validation", &v)).transpose()?;
         let optimizer = config.optimizer()?;
-        let [parameters, statistics] = arenas(model);
-        create_states(&mut *backend, &parameters, &statistics, weights, &optimizer)?;
-        let mut session = Self {
+        let graphs = Graphs::new(model, optimizer, limit);
+        graphs.create_states(&mut *backend, weights)?;
+        let batch = config.batch_size;
+        let programs = Programs::new(&graphs, batch, &train, validation.as_ref(), &mut *backend)?;
+        Ok(Self {
             model,
             config,
             optimizer,
+            graphs,
             backend,
-            parameters,
-            statistics,
             train,
             validation,
-            programs: Programs {
-                train: Program::NONE,
-                rest: None,
-                shuffle: Program::NONE,
-                evaluate: None,
-            },
+            programs,
             steps_taken: 0,
             pace: Pace::new(MAX_STEPS),
             steady: Counters::default(),
-        };
-        session.compile()?;
-        Ok(session)
-    }
-
-    fn compile(&mut self) -> Result<()> {
-        let rest = self.train.len % self.config.batch_size;
-        self.programs.train = self.compile_training(self.config.batch_size)?;
-        if rest > 0 {
-            self.programs.rest = Some(self.compile_training(rest)?);
-        }
-        let mut graph = Graph::new();
-        graph.set_layer("shuffle");
-        let order = graph.state(self.train.order(), TensorType::u32([self.train.len]));
-        graph.add(Box::new(Shuffle), &[order])?;
-        self.programs.shuffle = self.backend.compile(graph)?;
-        if let Some(part) = &self.validation {
-            let batch = part.len.min(EVAL_BATCH);
-            let graph = self.evaluation_graph(part, batch)?;
-            self.programs.evaluate = Some(self.backend.compile(graph)?);
-        }
-        Ok(())
-    }
-
-    fn compile_training(&mut self, batch: usize) -> Result<Program> {
-        let graph = self.training_graph(batch)?;
-        self.backend
-            .compile(graph)
-            .map_err(|error| advise_batch(error, batch, &*self.backend, |n| self.training_graph(n)))
-    }
-
-    fn training_graph(&self, batch: usize) -> Result<Graph> {
-        let mut graph = Graph::new();
-        let normalization = self.model.normalization();
-        let [images, labels] = self.train.gather(&mut graph, batch, normalization)?;
-        let (values, weights) = weight_values(&mut graph, &self.parameters, &self.statistics)?;
-        let logits = self
-            .model
-            .lower(&mut graph, &values, images, Mode::Training)?;
-        graph.set_layer("loss");
-        let loss = SoftmaxCrossEntropy {
-            labels: Labels::Hard { ignore: None },
-            label_smoothing: 0.0,
-            reduction: Reduction::Mean,
-        };
-        let loss = graph.add(Box::new(loss), &[logits, labels])?[0];
-        self.add_metrics(&mut graph, logits, labels)?;
-        let found = graph.gradients(loss, &weights)?;
-        graph.set_layer("optimizer");
-        let gradients = graph.state(GRADIENTS, self.parameters.ty());
-        let targets = self.parameters.views(&mut graph, gradients)?;
-        for (gradient, target) in found.into_iter().zip(targets) {
-            if let Some(gradient) = gradient {
-                graph.store(gradient, target)?;
-            }
-        }
-        self.add_optimizer(&mut graph, gradients)?;
-        Ok(graph.optimized())
-    }
-
-    fn evaluation_graph(&self, part: &Part, batch: usize) -> Result<Graph> {
-        let mut graph = Graph::new();
-        let normalization = self.model.normalization();
-        let [images, labels] = part.gather(&mut graph, batch, normalization)?;
-        let (values, _) = weight_values(&mut graph, &self.parameters, &self.statistics)?;
-        let logits = self
-            .model
-            .lower(&mut graph, &values, images, Mode::Inference)?;
-        self.add_metrics(&mut graph, logits, labels)?;
-        Ok(graph.optimized())
-    }
-
-    fn add_metrics(&self, graph: &mut Graph, logits: Value, labels: Value) -> Result<()> {
-        graph.set_layer("metrics");
-        let rows = graph.state(METRICS, TensorType::f32([MAX_STEPS, Metrics::ROW]));
-        graph.add(Box::new(MetricsOp), &[rows, logits, labels])?;
-        Ok(())
-    }
-
-    fn add_optimizer(&self, graph: &mut Graph, gradients: Value) -> Result<()> {
-        if self.parameters.is_empty() {
-            return Ok(());
-        }
-        let mut states = vec![graph.state(PARAMETERS, self.parameters.ty()), gradients];
-        for (name, _) in self.optimizer.rule.states() {
-            states.push(graph.state(format!("optimizer.{name}"), self.parameters.ty()));
-        }
-        let limit = self.backend.max_binding();
-        let chunks = states
-            .into_iter()
-            .map(|s| self.parameters.chunks(graph, s, limit))
-            .collect::<Result<Vec<_>>>()?;
-        for i in 0..chunks[0].len() {
-            let inputs: Vec<Value> = chunks.iter().map(|c| c[i]).collect();
-            graph.add(Box::new(Update(self.optimizer)), &inputs)?;
-        }
-        Ok(())
+        })
     }
 
     /// The event that opens a training.
@@ -232,11 +143,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Trains one epoch, numbered from 1.
+    /// Trains one epoch, numbered from 1; fewer images where the callbacks stop it, but
+    /// at least one submission.
     ///
     /// # Errors
     /// If the device fails.
-    pub fn train_epoch(&mut self, epoch: usize, observe: &mut dyn FnMut(Event)) -> Result<Metrics> {
+    pub fn train_epoch(&mut self, epoch: usize, callbacks: &mut Callbacks<'_>) -> Result<Metrics> {
         let before = self.backend.counters();
         if self.config.shuffle {
             let step = Step {
@@ -250,15 +162,18 @@ impl<'a> Session<'a> {
         let mut flying: VecDeque<InFlight> = VecDeque::new();
         let mut first = 0;
         self.pace.pause();
-        while first < self.train.len || !flying.is_empty() {
-            if first < self.train.len && flying.len() < IN_FLIGHT {
+        loop {
+            let more = first < self.train.len && (first == 0 || !callbacks.stopped());
+            if more && flying.len() < IN_FLIGHT {
                 let sent = self.submit_training(first)?;
                 first += sent.images;
                 flying.push_back(sent);
             } else if let Some(oldest) = flying.pop_front() {
                 let rows = self.collect(&oldest)?;
                 self.pace.finished(oldest.steps.len());
-                progress.add(&oldest, &rows, observe);
+                progress.add(&oldest, &rows, callbacks);
+            } else {
+                break;
             }
         }
         self.count_steady(before);
@@ -275,11 +190,17 @@ impl<'a> Session<'a> {
         let steps: Vec<Step> = (0..count)
             .map(|slot| self.next_step(slot, first + slot * size, size))
             .collect();
-        let ticket = self.backend.run_and_read(program, &steps, METRICS)?;
+        self.send(program, steps, count * size)
+    }
+
+    /// Submits steps; their rows of metrics follow.
+    fn send(&mut self, program: Program, steps: Vec<Step>, images: usize) -> Result<InFlight> {
+        let rows = steps.len() * Metrics::ROW;
+        let ticket = self.backend.run_and_read(program, &steps, METRICS, rows)?;
         Ok(InFlight {
             ticket,
-            images: count * size,
             steps,
+            images,
         })
     }
 
@@ -303,44 +224,44 @@ impl<'a> Session<'a> {
             .backend
             .take(sent.ticket, true)?
             .ok_or_else(|| Error::Runtime("the metrics of a submission were lost".into()))?;
-        let rows = rows.f().chunks_exact(Metrics::ROW).map(Metrics::from_row);
-        Ok(rows.take(sent.steps.len()).collect())
+        let rows = rows.f().chunks_exact(Metrics::ROW);
+        Ok(rows.map(Metrics::from_row).collect())
     }
 
-    /// Loss and accuracy over the validation images, where there are any.
+    /// Loss and accuracy over the validation images, where there are any and the
+    /// callbacks do not stop it.
     ///
     /// # Errors
     /// If the device fails.
-    pub fn evaluate(&mut self) -> Result<Option<Metrics>> {
-        let (Some(part), Some(program)) = (self.validation.clone(), self.programs.evaluate) else {
+    pub fn evaluate(&mut self, callbacks: &Callbacks<'_>) -> Result<Option<Metrics>> {
+        let (Some(part), Some((program, batch))) = (&self.validation, self.programs.evaluate)
+        else {
             return Ok(None);
         };
+        let images = part.len;
         let before = self.backend.counters();
-        let batch = part.len.min(EVAL_BATCH);
         let mut total = Metrics::default();
         let mut flying: VecDeque<InFlight> = VecDeque::new();
         let mut first = 0;
-        while first < part.len || !flying.is_empty() {
-            if first < part.len && flying.len() < IN_FLIGHT {
-                let count = batch.min(part.len - first);
+        loop {
+            let more = first < images && !callbacks.stopped();
+            if more && flying.len() < IN_FLIGHT {
+                let count = batch.min(images - first);
                 let steps = vec![Step {
                     first: first as u32,
                     count: count as u32,
                     ..Step::default()
                 }];
-                let ticket = self.backend.run_and_read(program, &steps, METRICS)?;
-                flying.push_back(InFlight {
-                    ticket,
-                    steps,
-                    images: count,
-                });
+                flying.push_back(self.send(program, steps, count)?);
                 first += count;
             } else if let Some(oldest) = flying.pop_front() {
                 self.collect(&oldest)?.iter().for_each(|m| total.add(m));
+            } else {
+                break;
             }
         }
         self.count_steady(before);
-        Ok(Some(total))
+        Ok((first == images).then_some(total))
     }
 
     fn count_steady(&mut self, before: Counters) {
@@ -393,17 +314,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// If the device fails.
     pub fn weights(&mut self) -> Result<Weights> {
-        let mut weights = Weights::new();
-        for (state, arena) in [
-            (PARAMETERS, &self.parameters),
-            (STATISTICS, &self.statistics),
-        ] {
-            if !arena.is_empty() {
-                let content = self.backend.read(state)?;
-                weights.extend(arena.unpack(&content)?);
-            }
-        }
-        Ok(weights)
+        self.graphs.read_weights(&mut *self.backend)
     }
 }
 
@@ -429,13 +340,13 @@ impl Progress {
         }
     }
 
-    fn add(&mut self, sent: &InFlight, rows: &[Metrics], observe: &mut dyn FnMut(Event)) {
+    fn add(&mut self, sent: &InFlight, rows: &[Metrics], callbacks: &mut Callbacks<'_>) {
         self.done += sent.images;
         let images_per_s = self.done as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
         for (step, row) in sent.steps.iter().zip(rows) {
             self.metrics.add(row);
             if self.log_every > 0 && (step.number as usize).is_multiple_of(self.log_every) {
-                observe(Event::Step {
+                callbacks.event(Event::Step {
                     step: step.number,
                     epoch: self.epoch,
                     loss: row.loss(),
@@ -443,13 +354,28 @@ impl Progress {
                 });
             }
         }
-        observe(Event::Progress {
+        callbacks.event(Event::Progress {
             epoch: self.epoch,
             done: self.done,
             total: self.total,
             metrics: self.metrics,
             images_per_s,
         });
+    }
+}
+
+/// The images to train on and those to validate on.
+fn parts(data: &Dataset, config: &Config) -> Result<(Split, Option<Split>)> {
+    let limited = match config.limit {
+        Some(limit) => data.train.first(limit),
+        None => data.train.clone(),
+    };
+    match config.val_split {
+        Some(fraction) => {
+            let [train, validation] = limited.cut(fraction)?;
+            Ok((train, Some(validation)))
+        }
+        None => Ok((limited, data.test.clone())),
     }
 }
 
@@ -478,23 +404,4 @@ fn check_fit(model: &Model, data: &Dataset) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// Creates and fills the states of weights, gradients, optimizer and metrics.
-fn create_states(
-    backend: &mut dyn Backend,
-    parameters: &Arena,
-    statistics: &Arena,
-    weights: &Weights,
-    optimizer: &Optimizer,
-) -> Result<()> {
-    upload_weights(backend, parameters, statistics, weights)?;
-    backend.create(GRADIENTS, &parameters.ty())?;
-    for (name, initial) in optimizer.rule.states() {
-        let name = format!("optimizer.{name}");
-        let values = vec![*initial; parameters.len()];
-        backend.create(&name, &parameters.ty())?;
-        backend.write(&name, &Array::float(parameters.ty(), values))?;
-    }
-    backend.create(METRICS, &TensorType::f32([MAX_STEPS, Metrics::ROW]))
 }

@@ -100,6 +100,13 @@ impl Op for GatherImages {
                 format!("expected a u32 order and u8 images of up to 4 channels, found {inputs:?}"),
             ));
         }
+        let Normalization { mean, std, .. } = &self.normalization;
+        for (statistic, name) in [(mean, "mean"), (std, "std")] {
+            if !statistic.is_empty() && statistic.len() != c {
+                let problem = format!("{name}: expected none or {c}, found {}", statistic.len());
+                return Err(Error::shape(self.name(), problem));
+            }
+        }
         Ok(vec![TensorType::f32([self.batch, c, h, w])])
     }
 
@@ -244,4 +251,31 @@ fn sample_labels(draw: &mut Draw) -> Sample {
     let mut sample = Sample::new(op, inputs, Tolerance::EXACT).without_gradient();
     sample.step.first = draw.int(0, 50) as u32;
     sample
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mean_and_std_are_stated_for_every_channel_or_none() {
+        let inputs = [TensorType::u32([4]), TensorType::u8([4, 3, 2, 2])];
+        for (mean, std, problem) in [
+            (0, 0, None),
+            (3, 3, None),
+            (1, 3, Some("mean: expected none or 3, found 1")),
+            (3, 4, Some("std: expected none or 3, found 4")),
+        ] {
+            let op = GatherImages {
+                batch: 2,
+                normalization: Normalization {
+                    mean: vec![0.5; mean],
+                    std: vec![0.5; std],
+                    ..Normalization::default()
+                },
+            };
+            let found = op.infer(&inputs).err().map(|e| e.to_string());
+            assert_eq!(found, problem.map(|p| format!("gather_images: {p}")));
+        }
+    }
 }

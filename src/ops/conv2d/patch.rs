@@ -38,32 +38,35 @@ struct Tiling {
 
 impl Tiling {
     /// The cheapest tiling, or `None` where even a single output unrolls too far.
-    /// Patches are whole pool windows of `pool` outputs.
-    fn best(geometry: &Geometry, pool: [usize; 2], lanes: usize) -> Option<Self> {
+    /// Patches are whole units of the plan.
+    fn best(plan: &Plan, geometry: &Geometry, lanes: usize) -> Option<Self> {
+        let unit = plan.unit();
         let taps: usize = geometry.window.kernel.iter().product();
         let channels = (1..=LEAST_TERMS.div_ceil(taps).min(geometry.c))
             .rev()
             .find(|n| geometry.c.is_multiple_of(*n))?;
-        let most = MOST_UNROLLED / (4 * taps * channels);
+        let most = MOST_UNROLLED * plan.gap_area() / (4 * taps * channels);
         let [oh, ow] = geometry.output;
-        let heights = (pool[0]..=oh.min(most)).step_by(pool[0]);
+        let heights = (unit[0]..=oh.next_multiple_of(unit[0]).min(most)).step_by(unit[0]);
         heights
             .flat_map(|h| {
-                let widths = (pool[1]..=ow.min(most / h)).step_by(pool[1]);
+                let widths =
+                    (unit[1]..=ow.next_multiple_of(unit[1]).min(most / h)).step_by(unit[1]);
                 widths.map(move |w| [h, w])
             })
             .map(|patch| Self { patch, channels })
-            .min_by_key(|tiling| tiling.cost(geometry, lanes))
+            .min_by_key(|tiling| tiling.cost(plan, geometry, lanes))
     }
 
-    fn cost(&self, geometry: &Geometry, lanes: usize) -> usize {
+    fn cost(&self, plan: &Plan, geometry: &Geometry, lanes: usize) -> usize {
         let window = &geometry.window;
         let taps: usize = window.kernel.iter().product();
         let area =
             [0, 1].map(|axis| (self.patch[axis] - 1) * window.stride[axis] + window.span()[axis]);
         let outputs = self.patch[0] * self.patch[1];
         let loads = (area[0] * area[1]).div_ceil(lanes) * LOAD_COST + taps * LOAD_VEC4_COST;
-        let step = self.channels * (loads + 4 * taps * outputs) + 4 * outputs * CARRY_COST;
+        let products = 4 * taps * outputs / plan.gap_area();
+        let step = self.channels * (loads + products) + 4 * outputs * CARRY_COST;
         self.patches(geometry) * step
     }
 
@@ -78,12 +81,26 @@ struct Plan {
     geometry: Geometry,
     /// The padding above and to the left, which can be negative.
     pads: [i64; 2],
+    /// Distance of the input's rows and columns, with zeros between; 1 for none.
+    gap: [usize; 2],
     /// The filters are another convolution's, turned round.
     flip: bool,
     /// Rows and columns of the pool windows that tile the output.
     pool: Option<[usize; 2]>,
     bias: bool,
     activation: Function,
+}
+
+impl Plan {
+    /// Outputs that cannot be told apart: of a pool window, or from gap to gap.
+    fn unit(&self) -> [usize; 2] {
+        self.pool.unwrap_or(self.gap)
+    }
+
+    /// Products of a tap for each that does not fall into a gap.
+    fn gap_area(&self) -> usize {
+        self.gap.iter().product()
+    }
 }
 
 /// Inputs `x`, `w` and, where `bias`, `bias`.
@@ -98,6 +115,7 @@ pub(super) fn forward(profile: &Profile, geometry: &Geometry, op: &Conv2d) -> Op
         &Plan {
             geometry: *geometry,
             pads: [pads.top as i64, pads.left as i64],
+            gap: [1, 1],
             flip: false,
             pool,
             bias: op.bias,
@@ -106,12 +124,10 @@ pub(super) fn forward(profile: &Profile, geometry: &Geometry, op: &Conv2d) -> Op
     )
 }
 
-/// Inputs `dy`, `w`: with stride 1, a convolution of `dy` with the filters turned round,
-/// from output to input channels, padded by what a window reaches beyond its own padding.
+/// Inputs `dy`, `w`: a convolution of `dy`, with gaps where the stride skips, with the
+/// filters turned round, from output to input channels, padded by what a window reaches
+/// beyond its own padding.
 pub(super) fn input_grad(profile: &Profile, geometry: &Geometry) -> Option<Launch> {
-    if geometry.window.stride != [1, 1] {
-        return None;
-    }
     let window = geometry.window;
     let complement = |axis: usize, near: usize| window.span()[axis] as i64 - 1 - near as i64;
     launch(
@@ -120,6 +136,7 @@ pub(super) fn input_grad(profile: &Profile, geometry: &Geometry) -> Option<Launc
             geometry: Geometry {
                 window: Window {
                     pads: Default::default(),
+                    stride: [1, 1],
                     ..window
                 },
                 c: geometry.o,
@@ -132,6 +149,7 @@ pub(super) fn input_grad(profile: &Profile, geometry: &Geometry) -> Option<Launc
                 complement(0, window.pads.top),
                 complement(1, window.pads.left),
             ],
+            gap: window.stride,
             flip: true,
             pool: None,
             bias: false,
@@ -142,6 +160,7 @@ pub(super) fn input_grad(profile: &Profile, geometry: &Geometry) -> Option<Launc
 
 fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     let pool = plan.pool.unwrap_or([1, 1]);
+    let phase = [0, 1].map(|axis| plan.pads[axis].rem_euclid(plan.gap[axis] as i64) as u32);
     // What no window of the pool reaches need not be computed.
     let output = [0, 1].map(|axis| plan.geometry.output[axis] / pool[axis] * pool[axis]);
     let geometry = &Geometry {
@@ -149,7 +168,7 @@ fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
         ..plan.geometry
     };
     let lanes = lanes::lanes(profile);
-    let tiling = Tiling::best(geometry, pool, lanes)?;
+    let tiling = Tiling::best(plan, geometry, lanes)?;
     let taps: usize = geometry.window.kernel.iter().product();
     let quads = geometry.o.div_ceil(4);
     let packed = geometry.groups * geometry.c * taps * quads * 4;
@@ -176,6 +195,10 @@ fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     let kernel = specialise(&plan.geometry, lanes::specialise(kernel, profile))
         .set("PAD_TOP", plan.pads[0] as u32)
         .set("PAD_LEFT", plan.pads[1] as u32)
+        .set("GAP_Y", plan.gap[0])
+        .set("GAP_X", plan.gap[1])
+        .set("PHASE_Y", phase[0])
+        .set("PHASE_X", phase[1])
         .set("PATCH_H", tiling.patch[0])
         .set("PATCH_W", tiling.patch[1])
         .set("CHANNELS", tiling.channels)

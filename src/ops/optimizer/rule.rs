@@ -44,7 +44,8 @@ pub enum Rule {
         /// Added inside the root.
         epsilon: f64,
     },
-    /// `p -= lr sign(b1 m + (1 - b1) g); m = b2 m + (1 - b2) g` (Chen et al. 2023).
+    /// `p -= lr sign(b1 m + (1 - b1) g); m = b2 m + (1 - b2) g` (Chen et al. 2023); weight
+    /// decay is decoupled, as in the paper's algorithm 2.
     Lion {
         /// Weight of the momentum in the step.
         beta1: f64,
@@ -79,7 +80,8 @@ impl Rule {
 pub struct Optimizer {
     /// How parameters move.
     pub rule: Rule,
-    /// Decoupled for AdamW; for all others L2, `g += decay p`, as in PyTorch.
+    /// Decoupled for AdamW and Lion, `p -= lr decay p`; for all others L2,
+    /// `g += decay p`, as in PyTorch.
     pub weight_decay: f64,
 }
 
@@ -208,7 +210,8 @@ impl Optimizer {
 
     fn decoupled_decay(&self) -> f64 {
         match self.rule {
-            Rule::Adam {
+            Rule::Lion { .. }
+            | Rule::Adam {
                 decoupled: true, ..
             } => self.weight_decay,
             _ => 0.0,
@@ -223,6 +226,7 @@ impl Optimizer {
     pub fn step(&self, p: f64, g: f64, state: &mut [f64; 3], step: &Step) -> f64 {
         let lr = step.learning_rate;
         let g = g + self.l2() * p;
+        let decayed = p - lr * self.decoupled_decay() * p;
         match self.rule {
             Rule::Sgd => p - lr * g,
             Rule::Momentum { momentum, nesterov } => {
@@ -240,7 +244,6 @@ impl Optimizer {
                 *m += (1.0 - beta1) * (g - *m);
                 *v += (1.0 - beta2) * (g * g - *v);
                 let rate = lr * step.correction2.sqrt() / step.correction1;
-                let decayed = p - lr * self.decoupled_decay() * p;
                 decayed - rate * *m / (v.sqrt() + epsilon)
             }
             Rule::RmsProp {
@@ -272,12 +275,12 @@ impl Optimizer {
                 let m = state[0];
                 state[0] = beta2 * m + (1.0 - beta2) * g;
                 let direction = beta1 * m + (1.0 - beta1) * g;
-                p - lr
-                    * if direction == 0.0 {
-                        0.0
-                    } else {
-                        direction.signum()
-                    }
+                let sign = if direction == 0.0 {
+                    0.0
+                } else {
+                    direction.signum()
+                };
+                decayed - lr * sign
             }
         }
     }
@@ -337,5 +340,27 @@ impl Optimizer {
             .set("ONE_MINUS_BETA1", 1.0 - beta1)
             .set("ONE_MINUS_BETA2", 1.0 - beta2)
             .set("EPSILON", epsilon)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decoupled_decay_moves_parameters_apart_from_the_gradient() {
+        let step = Step {
+            learning_rate: 0.1,
+            correction1: 1.0,
+            correction2: 1.0,
+            ..Step::default()
+        };
+        for optimizer in [Optimizer::adamw(), Optimizer::lion()] {
+            let optimizer = optimizer.with_weight_decay(0.5);
+            let mut state = [0.0; 3];
+            let p = optimizer.step(2.0, 0.0, &mut state, &step);
+            assert_eq!(p, 2.0 - 0.1 * 0.5 * 2.0, "{optimizer:?}");
+            assert_eq!(state, [0.0; 3], "{optimizer:?}");
+        }
     }
 }

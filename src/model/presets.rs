@@ -1,0 +1,343 @@
+//! The models that ship with the library.
+
+use super::{
+    Activation, Add, BatchNorm2d, Conv2d, Dense, DepthwiseConv2d, Dropout, Flatten, GlobalAvgPool,
+    Layer, MaxPool2d, Model, ModelBuilder, Node, Pad, TrainingDefaults,
+};
+use crate::error::Result;
+use crate::ops::Pads;
+use crate::ops::activation::Function;
+use crate::ops::batch::Normalization;
+
+/// A preset: its name and how it is made.
+type Preset = (&'static str, fn() -> Result<Model>);
+
+const PRESETS: &[Preset] = &[
+    ("mnist-cnn", || {
+        Model::from_toml(include_str!("presets/mnist-cnn.toml"), "mnist-cnn")
+    }),
+    ("cifar10-cnn", || {
+        Model::from_toml(include_str!("presets/cifar10-cnn.toml"), "cifar10-cnn")
+    }),
+    ("lenet5", lenet5),
+    ("vgg11-bn", vgg11_bn),
+    ("resnet20", resnet20),
+    ("resnet18", || resnet18("resnet18", Stem::Small, 10)),
+    ("resnet18-imagenet", || {
+        resnet18("resnet18-imagenet", Stem::Large, 1000)
+    }),
+    ("wide-resnet-16-4", wide_resnet_16_4),
+    ("mobilenet-v2", mobilenet_v2),
+];
+
+/// The names of the presets.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    PRESETS.iter().map(|(name, _)| *name)
+}
+
+/// The preset of a name.
+pub(super) fn by_name(name: &str) -> Option<Result<Model>> {
+    let preset = PRESETS.iter().find(|(known, _)| *known == name);
+    preset.map(|(_, make)| make())
+}
+
+/// LeNet-5 (LeCun et al. 1998) in today's dress: ReLU, max pooling, logits.
+fn lenet5() -> Result<Model> {
+    Model::builder("lenet5", [1, 28, 28])
+        .add(
+            Conv2d::new(6, 5)
+                .padding(Pad::Same)
+                .activation(Function::Relu),
+        )
+        .add(MaxPool2d::new(2))
+        .add(Conv2d::new(16, 5).activation(Function::Relu))
+        .add(MaxPool2d::new(2))
+        .add(Flatten)
+        .add(Dense::new(120).activation(Function::Relu))
+        .add(Dense::new(84).activation(Function::Relu))
+        .add(Dense::new(10))
+        .build()
+}
+
+/// The defaults of the CIFAR models: batches of 128, Adam.
+fn cifar(name: &str, input: [usize; 3]) -> ModelBuilder {
+    Model::builder(name, input)
+        .normalization(Normalization {
+            mean: vec![0.4914, 0.4822, 0.4465],
+            std: vec![0.2470, 0.2435, 0.2616],
+            ..Normalization::default()
+        })
+        .training(TrainingDefaults {
+            batch_size: 128,
+            epochs: 30,
+            ..TrainingDefaults::default()
+        })
+}
+
+/// VGG-11 with batch normalisation (Simonyan and Zisserman 2014) for 32 x 32 images: the
+/// convolutions of torchvision's `vgg11_bn` under its names, one dense layer behind them.
+fn vgg11_bn() -> Result<Model> {
+    // Filters of each convolution; 0 for a pool.
+    const PLAN: [usize; 13] = [64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0];
+    let mut net = Net(cifar("vgg11-bn", [3, 32, 32]));
+    let mut x = net.0.input();
+    let mut place = 0;
+    for filters in PLAN {
+        let mut next = |net: &mut Net, layer: Layer, x: &Node| {
+            place += 1;
+            net.layer(&format!("features.{}", place - 1), layer, &[x])
+        };
+        if filters == 0 {
+            x = next(&mut net, MaxPool2d::new(2).into(), &x);
+            continue;
+        }
+        x = next(&mut net, conv(filters, 3, 1).bias(true).into(), &x);
+        x = next(&mut net, norm().into(), &x);
+        x = next(&mut net, Activation::new(Function::Relu).into(), &x);
+    }
+    let x = net.layer("flatten", Flatten, &[&x]);
+    net.layer("classifier", Dense::new(10), &[&x]);
+    net.0.build()
+}
+
+/// ResNet-20 for CIFAR (He et al. 2015, section 4.2), with 1 x 1 convolutions where the
+/// shape changes.
+fn resnet20() -> Result<Model> {
+    let mut net = Net(cifar("resnet20", [3, 32, 32]));
+    let x = net.0.input();
+    let mut x = net.conv_norm_relu(["conv1", "bn1"], conv(16, 3, 1), &x);
+    for (stage, filters) in [16, 32, 64].into_iter().enumerate() {
+        for block in 0..3 {
+            let name = format!("layer{}.{block}", stage + 1);
+            let stride = if stage > 0 && block == 0 { 2 } else { 1 };
+            x = net.basic_block(&name, filters, stride, &x);
+        }
+    }
+    net.head("fc", 10, &x);
+    net.0.build()
+}
+
+/// How a ResNet begins.
+#[derive(Clone, Copy, PartialEq)]
+enum Stem {
+    /// A 3 x 3 convolution, for images of 32 x 32.
+    Small,
+    /// A 7 x 7 convolution and a pool, each halving, for images of 224 x 224.
+    Large,
+}
+
+/// ResNet-18 (He et al. 2015), with torchvision's names.
+fn resnet18(name: &str, stem: Stem, classes: usize) -> Result<Model> {
+    let mut net = Net(match stem {
+        Stem::Small => cifar(name, [3, 32, 32]),
+        Stem::Large => cifar(name, [3, 224, 224]).normalization(Normalization {
+            mean: vec![0.485, 0.456, 0.406],
+            std: vec![0.229, 0.224, 0.225],
+            ..Normalization::default()
+        }),
+    });
+    let first = match stem {
+        Stem::Small => conv(64, 3, 1),
+        Stem::Large => conv(64, 7, 2),
+    };
+    let input = net.0.input();
+    let mut x = net.conv_norm_relu(["conv1", "bn1"], first, &input);
+    if stem == Stem::Large {
+        let pool = MaxPool2d::new(3).stride(2).padding(around(1));
+        x = net.layer("maxpool", pool, &[&x]);
+    }
+    for (stage, filters) in [64, 128, 256, 512].into_iter().enumerate() {
+        for block in 0..2 {
+            let name = format!("layer{}.{block}", stage + 1);
+            let stride = if stage > 0 && block == 0 { 2 } else { 1 };
+            x = net.basic_block(&name, filters, stride, &x);
+        }
+    }
+    net.head("fc", classes, &x);
+    net.0.build()
+}
+
+/// WRN-16-4 (Zagoruyko and Komodakis 2016): pre-activation blocks, four times as wide.
+fn wide_resnet_16_4() -> Result<Model> {
+    let mut net = Net(cifar("wide-resnet-16-4", [3, 32, 32]));
+    let input = net.0.input();
+    let mut x = net.layer("conv1", conv(16, 3, 1), &[&input]);
+    for (stage, filters) in [64, 128, 256].into_iter().enumerate() {
+        for block in 0..2 {
+            let name = |part: &str| format!("block{}.{block}.{part}", stage + 1);
+            let stride = if stage > 0 && block == 0 { 2 } else { 1 };
+            let y = net.norm_relu(&name("bn1"), &x);
+            let shortcut = match block {
+                0 => net.layer(&name("shortcut"), conv(filters, 1, stride), &[&y]),
+                _ => x,
+            };
+            let y = net.layer(&name("conv1"), conv(filters, 3, stride), &[&y]);
+            let y = net.norm_relu(&name("bn2"), &y);
+            let y = net.layer(&name("conv2"), conv(filters, 3, 1), &[&y]);
+            x = net.layer(&name("add"), Add::default(), &[&y, &shortcut]);
+        }
+    }
+    let x = net.norm_relu("bn1", &x);
+    net.head("fc", 10, &x);
+    net.0.build()
+}
+
+/// MobileNetV2 (Sandler et al. 2018) for 32 x 32 images: the strides of the stem and the
+/// second stage are 1.
+fn mobilenet_v2() -> Result<Model> {
+    // Expansion, output channels, blocks and stride of each stage, from table 2.
+    const STAGES: [[usize; 4]; 7] = [
+        [1, 16, 1, 1],
+        [6, 24, 2, 1],
+        [6, 32, 3, 2],
+        [6, 64, 4, 2],
+        [6, 96, 3, 1],
+        [6, 160, 3, 2],
+        [6, 320, 1, 1],
+    ];
+    const RELU: Function = Function::Relu;
+    let mut net = Net(cifar("mobilenet-v2", [3, 32, 32]));
+    let input = net.0.input();
+    let mut channels = 32;
+    let mut x = net.conv_norm_relu(["conv1", "bn1"], conv(channels, 3, 1), &input);
+    for (stage, [expansion, filters, blocks, first_stride]) in STAGES.into_iter().enumerate() {
+        for block in 0..blocks {
+            let name = |part: &str| format!("stage{}.{block}.{part}", stage + 1);
+            let stride = if block == 0 { first_stride } else { 1 };
+            let mut y = x.clone();
+            if expansion > 1 {
+                let expand = conv(channels * expansion, 1, 1);
+                y = net.conv_norm_relu([&name("expand"), &name("bn1")], expand, &y);
+            }
+            let depthwise = DepthwiseConv2d {
+                stride: stride.into(),
+                padding: around(1),
+                bias: false,
+                ..DepthwiseConv2d::new(3)
+            };
+            y = net.layer(&name("depthwise"), depthwise, &[&y]);
+            y = net.layer(&name("bn2"), norm(), &[&y]);
+            y = net.layer(&name("relu"), Activation::new(RELU), &[&y]);
+            y = net.layer(&name("project"), conv(filters, 1, 1), &[&y]);
+            y = net.layer(&name("bn3"), norm(), &[&y]);
+            x = match stride == 1 && channels == filters {
+                true => net.layer(&name("add"), Add::default(), &[&y, &x]),
+                false => y,
+            };
+            channels = filters;
+        }
+    }
+    let x = net.conv_norm_relu(["conv2", "bn2"], conv(1280, 1, 1), &x);
+    let x = net.layer("gap", GlobalAvgPool {}, &[&x]);
+    let x = net.layer("dropout", Dropout::new(0.2), &[&x]);
+    net.layer("classifier", Dense::new(10), &[&x]);
+    net.0.build()
+}
+
+fn around(pad: usize) -> Pad {
+    Pad::Explicit(Pads::uniform(pad))
+}
+
+/// A convolution whose padding is half its kernel, without a bias: batch normalisation
+/// follows.
+fn conv(filters: usize, kernel: usize, stride: usize) -> Conv2d {
+    Conv2d::new(filters, kernel)
+        .stride(stride)
+        .padding(around(kernel / 2))
+        .bias(false)
+}
+
+/// Batch normalisation with PyTorch's settings, which the published weights have.
+fn norm() -> BatchNorm2d {
+    BatchNorm2d {
+        momentum: 0.9,
+        epsilon: 1e-5,
+    }
+}
+
+/// A builder with the parts these models share.
+struct Net(ModelBuilder);
+
+impl Net {
+    fn layer(&mut self, name: &str, layer: impl Into<Layer>, inputs: &[&Node]) -> Node {
+        let inputs: Vec<Node> = inputs.iter().copied().cloned().collect();
+        self.0 = self.0.clone().named(name);
+        self.0.layer(layer, &inputs)
+    }
+
+    fn norm_relu(&mut self, name: &str, x: &Node) -> Node {
+        let y = self.layer(name, norm(), &[x]);
+        let relu = Activation::new(Function::Relu);
+        self.layer(&format!("{name}.relu"), relu, &[&y])
+    }
+
+    fn conv_norm_relu(&mut self, names: [&str; 2], conv: Conv2d, x: &Node) -> Node {
+        let y = self.layer(names[0], conv, &[x]);
+        self.norm_relu(names[1], &y)
+    }
+
+    /// Two 3 x 3 convolutions and a shortcut, which a 1 x 1 convolution fits where the
+    /// shape changes.
+    fn basic_block(&mut self, name: &str, filters: usize, stride: usize, x: &Node) -> Node {
+        let of = |part: &str| format!("{name}.{part}");
+        let first = conv(filters, 3, stride);
+        let y = self.conv_norm_relu([&of("conv1"), &of("bn1")], first, x);
+        let y = self.layer(&of("conv2"), conv(filters, 3, 1), &[&y]);
+        let y = self.layer(&of("bn2"), norm(), &[&y]);
+        let shortcut = match stride {
+            1 => x.clone(),
+            _ => {
+                let fit = conv(filters, 1, stride);
+                let s = self.layer(&of("downsample.0"), fit, &[x]);
+                self.layer(&of("downsample.1"), norm(), &[&s])
+            }
+        };
+        let activation = Function::Relu;
+        self.layer(&of("add"), Add { activation }, &[&y, &shortcut])
+    }
+
+    fn head(&mut self, name: &str, classes: usize, x: &Node) {
+        let x = self.layer("gap", GlobalAvgPool {}, &[x]);
+        self.layer(name, Dense::new(classes), &[&x]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_have_the_parameters_their_papers_and_torchvision_count() {
+        let expected = [
+            // Keras's summaries of the two classics.
+            ("mnist-cnn", 225_034),
+            ("cifar10-cnn", 122_570),
+            // 61,706, as every account of LeNet-5 with 5 x 5 padding has it.
+            ("lenet5", 61_706),
+            // torchvision's vgg11_bn: 9,225,984 in the features; 512 * 10 + 10 behind.
+            ("vgg11-bn", 9_225_984 + 5_130),
+            // 0.27 M in the paper, whose shortcuts have no weights; two 1 x 1 convolutions
+            // and their normalisation are 16 * 32 + 64 + 32 * 64 + 128.
+            ("resnet20", 269_722 + 2_752),
+            // torchvision's resnet18: 11,689,512 for 1000 classes.
+            ("resnet18-imagenet", 11_689_512),
+            // The same with 10 classes and a 3 x 3 stem.
+            (
+                "resnet18",
+                11_689_512 - 513 * 1000 + 513 * 10 - 64 * 3 * (49 - 9),
+            ),
+            // 2.7 M in the paper.
+            ("wide-resnet-16-4", 2_748_890),
+            // torchvision's mobilenet_v2: 3,504,872 for 1000 classes.
+            ("mobilenet-v2", 3_504_872 - 1281 * 1000 + 1281 * 10),
+        ];
+        assert_eq!(names().collect::<Vec<_>>().len(), expected.len());
+        for (name, parameters) in expected {
+            let model = by_name(name).unwrap().unwrap();
+            assert_eq!(model.parameter_count(), parameters, "{name}");
+            assert_eq!(model.name(), name);
+            let text = model.to_toml().unwrap();
+            assert_eq!(Model::from_toml(&text, name).unwrap(), model, "{name}");
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! What the loaders make of well-formed data sets: every byte, every label, in order.
+//! Malformed ones are in `tests/bad_input.rs`.
+
+mod files;
+
+use files::Files;
+use flate2::{Compression, write::GzEncoder};
+use gpucnn::data::{Dataset, Request};
+use image::{DynamicImage, GrayImage, RgbImage, RgbaImage};
+use std::io::Write;
+use std::sync::Mutex;
+
+fn load(name: &str, shape: Option<[usize; 3]>) -> Dataset {
+    let request = Request {
+        shape,
+        ..Request::new(name)
+    };
+    request.load().unwrap()
+}
+
+/// An IDX file of unsigned bytes.
+fn idx(extents: &[u32], data: &[u8]) -> Vec<u8> {
+    let extents_bytes = extents.iter().flat_map(|e| e.to_be_bytes());
+    let mut file = vec![0, 0, 8, extents.len() as u8];
+    file.extend(extents_bytes);
+    file.extend(data);
+    file
+}
+
+fn gzipped(data: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(data).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Saves an image, with the folders on its way.
+fn save(files: &Files, name: &str, image: impl Into<DynamicImage>) {
+    let path = files.path(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    image.into().save(path).unwrap();
+}
+
+fn grey(width: u32, height: u32, pixels: &[u8]) -> GrayImage {
+    GrayImage::from_raw(width, height, pixels.to_vec()).unwrap()
+}
+
+fn rgb(width: u32, height: u32, pixels: &[u8]) -> RgbImage {
+    RgbImage::from_raw(width, height, pixels.to_vec()).unwrap()
+}
+
+#[test]
+fn idx_files_plain_or_gzipped_under_either_name() {
+    let train: Vec<u8> = (0..18).map(|i| i * 14).collect();
+    let test: Vec<u8> = (200..206).collect();
+    for (dash, suffix) in [("-", ""), ("-", ".gz"), (".", ""), (".", ".gz")] {
+        let files = Files::new();
+        for (name, file) in [
+            ("train-images!idx3", idx(&[3, 2, 3], &train)),
+            ("train-labels!idx1", idx(&[3], &[5, 0, 9])),
+            ("t10k-images!idx3", idx(&[1, 2, 3], &test)),
+            ("t10k-labels!idx1", idx(&[1], &[7])),
+        ] {
+            let name = name.replace('!', dash);
+            let file = if suffix.is_empty() {
+                file
+            } else {
+                gzipped(&file)
+            };
+            files.write(&format!("data/{name}-ubyte{suffix}"), file);
+        }
+        let name = files.text("data");
+        // The shape is the files' own, whatever is asked for.
+        let data = load(&name, Some([3, 9, 9]));
+        assert_eq!(data.name, name);
+        assert_eq!(data.shape, [1, 2, 3]);
+        assert_eq!(*data.train.images, *train);
+        assert_eq!(data.train.labels, [5, 0, 9]);
+        let split = data.test.unwrap();
+        assert_eq!(*split.images, *test);
+        assert_eq!(split.labels, [7]);
+        let digits: Vec<String> = (0..10).map(|c: u8| c.to_string()).collect();
+        assert_eq!(data.classes, digits);
+        assert!(data.notes.is_empty());
+    }
+}
+
+#[test]
+fn idx_labels_above_nine_make_more_classes() {
+    let files = Files::new();
+    files.write("data/train-images-idx3-ubyte", idx(&[2, 1, 1], &[3, 4]));
+    files.write("data/train-labels-idx1-ubyte", idx(&[2], &[46, 1]));
+    let data = load(&files.text("data"), None);
+    assert_eq!(data.classes.len(), 47);
+    assert_eq!(data.test, None);
+}
+
+#[test]
+fn the_mnist_that_ships() {
+    let data = load("mnist", None);
+    assert_eq!(data.shape, [1, 28, 28]);
+    assert_eq!(data.train.len(), 60_000);
+    assert_eq!(data.train.images.len(), 60_000 * 784);
+    assert_eq!(data.train.labels[..10], [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]);
+    let test = data.test.unwrap();
+    assert_eq!(test.len(), 10_000);
+    assert_eq!(test.labels[..10], [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]);
+}
+
+/// A record of CIFAR-10: the label, then 3072 bytes that tell which they are.
+fn record(label: u8, key: usize) -> Vec<u8> {
+    let mut record = vec![label];
+    record.extend((0..3072).map(|i| (i * 7 + key * 31) as u8));
+    record
+}
+
+#[test]
+fn cifar_files_with_any_number_of_records() {
+    for below in ["", "cifar-10-batches-bin/"] {
+        let files = Files::new();
+        let one = [record(3, 1), record(9, 2), record(6, 3)].concat();
+        files.write(&format!("data/{below}data_batch_1.bin"), one);
+        files.write(&format!("data/{below}data_batch_4.bin"), record(0, 4));
+        files.write(&format!("data/{below}test_batch.bin"), record(1, 5));
+        let data = load(&files.text("data"), None);
+        assert_eq!(data.shape, [3, 32, 32]);
+        assert_eq!(data.train.labels, [3, 9, 6, 0]);
+        let pixels = |key: usize| record(0, key).split_off(1);
+        let expected: Vec<u8> = (1..5).flat_map(pixels).collect();
+        assert_eq!(*data.train.images, *expected);
+        let test = data.test.unwrap();
+        assert_eq!(test.labels, [1]);
+        assert_eq!(*test.images, *pixels(5));
+        assert_eq!(data.classes[..2], ["airplane", "automobile"]);
+        assert_eq!(data.notes, ["2 of CIFAR-10's 5 training files found"]);
+    }
+}
+
+#[test]
+fn cifar_takes_the_names_of_its_classes_from_the_file_beside_it() {
+    let files = Files::new();
+    for i in 1..=5 {
+        files.write(&format!("data/data_batch_{i}.bin"), record(i, 0));
+    }
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+    let text = names.join("\n") + "\n\n";
+    files.write("data/batches.meta.txt", text);
+    let data = load(&files.text("data"), None);
+    assert_eq!(data.classes, names);
+    assert_eq!(data.train.labels, [1, 2, 3, 4, 5]);
+    assert!(data.notes.is_empty());
+}
+
+#[test]
+fn image_folders_with_spaces_and_chinese_names() {
+    let files = Files::new();
+    save(
+        &files,
+        "my data/train/a cat/first one.png",
+        grey(2, 1, &[1, 2]),
+    );
+    save(&files, "my data/train/a cat/第二.png", grey(2, 1, &[3, 4]));
+    save(&files, "my data/train/狗/b.PNG", grey(2, 1, &[5, 6]));
+    save(&files, "my data/test/狗/图 1.png", grey(2, 1, &[7, 8]));
+    files.write("my data/train/狗/notes.txt", "no image");
+    files.write("my data/train/狗/.hidden.png", "no image");
+    files.write("my data/train/.cache/x.png", "no image");
+    let data = load(&files.text("my data"), Some([1, 1, 2]));
+    assert_eq!(data.classes, ["a cat", "狗"]);
+    // The classes take turns.
+    assert_eq!(data.train.labels, [0, 1, 0]);
+    assert_eq!(*data.train.images, [1, 2, 5, 6, 3, 4]);
+    let test = data.test.unwrap();
+    assert_eq!(test.labels, [1]);
+    assert_eq!(*test.images, [7, 8]);
+    assert_eq!(data.notes, ["1 files that are no PNG or JPEG were skipped"]);
+}
+
+#[test]
+fn grey_rgb_and_rgba_images_become_planes() {
+    let files = Files::new();
+    let rgba = [10, 20, 30, 255, 40, 50, 60, 0];
+    let rgba = RgbaImage::from_raw(2, 1, rgba.to_vec()).unwrap();
+    save(&files, "data/c/1.png", rgb(2, 1, &[1, 2, 3, 4, 5, 6]));
+    save(&files, "data/c/2.png", rgba);
+    save(&files, "data/c/3.png", grey(2, 1, &[7, 8]));
+    let name = files.text("data");
+    let colour = load(&name, None);
+    // As the first image: RGB of one row and two columns.
+    assert_eq!(colour.shape, [3, 1, 2]);
+    let planes = [1, 4, 2, 5, 3, 6, 10, 40, 20, 50, 30, 60, 7, 8, 7, 8, 7, 8];
+    assert_eq!(*colour.train.images, planes);
+    assert_eq!(colour.test, None);
+    // Rec. 709 luma, as the image crate defines it: 0.2126 R + 0.7152 G + 0.0722 B.
+    let luma = |r: f64, g: f64, b: f64| 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    let expected = [
+        luma(1.0, 2.0, 3.0),
+        luma(4.0, 5.0, 6.0),
+        luma(10.0, 20.0, 30.0),
+        luma(40.0, 50.0, 60.0),
+        7.0,
+        8.0,
+    ];
+    let found = load(&name, Some([1, 1, 2])).train.images;
+    for (f, e) in found.iter().zip(expected) {
+        // Rounded or cut off.
+        assert!((f64::from(*f) - e).abs() < 1.0, "{found:?}");
+    }
+}
+
+#[test]
+fn images_of_another_size_are_resized() {
+    let files = Files::new();
+    let row = [0, 0, 200, 200];
+    save(&files, "data/c/1.png", grey(4, 2, &[row, row].concat()));
+    // 128 is the zero of JPEG's transform: exact whatever the quality.
+    save(&files, "data/c/2.JPG", grey(16, 16, &[128; 256]));
+    save(&files, "data/c/3.jpeg", grey(1, 1, &[128]));
+    save(&files, "data/c/4.png", grey(2, 1, &[1, 2]));
+    let data = load(&files.text("data"), Some([1, 1, 2]));
+    // A triangle two pixels wide to each side weighs the four columns 3 : 3 : 1 : 0.
+    let expected = [29, 171, 128, 128, 128, 128, 1, 2];
+    assert_eq!(*data.train.images, expected);
+}
+
+#[test]
+fn progress_counts_every_image() {
+    let files = Files::new();
+    for i in 0..5 {
+        save(&files, &format!("data/train/c/{i}.png"), grey(1, 1, &[i]));
+        save(&files, &format!("data/val/c/{i}.png"), grey(1, 1, &[i]));
+    }
+    let name = files.text("data");
+    let seen = Mutex::new(Vec::new());
+    let request = Request {
+        progress: &|done, total| seen.lock().unwrap().push((done, total)),
+        ..Request::new(&name)
+    };
+    let data = request.load().unwrap();
+    assert_eq!(data.test.unwrap().len(), 5);
+    let mut seen = seen.into_inner().unwrap();
+    seen.sort_unstable();
+    let expected: Vec<_> = (1..=10).map(|i| (i, 10)).collect();
+    assert_eq!(seen, expected);
+}

@@ -1,0 +1,399 @@
+//! Training end to end, through the library.
+
+mod support;
+
+use gpucnn::data::{Dataset, Request, Split};
+use gpucnn::gpu::profile::ProfileKind;
+use gpucnn::gpu::{Gpu, OpenOptions};
+use gpucnn::graph::{Backend, CpuBackend, GpuBackend};
+use gpucnn::infer::{Predictor, probabilities};
+use gpucnn::model::{Conv2d, Dense, Flatten, MaxPool2d, Model};
+use gpucnn::ops::Draw;
+use gpucnn::ops::activation::Function::Relu;
+use gpucnn::train::{Callbacks, Config, Event, HistoryRow, RunFolder, Summary, Weights, train};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn gpu(profile: ProfileKind) -> Box<dyn Backend> {
+    Box::new(GpuBackend::new(support::open(profile, false)).unwrap())
+}
+
+/// The adapter with the kernels of its own profile.
+fn own_gpu() -> Box<dyn Backend> {
+    let options = OpenOptions {
+        name: std::env::var("GPUCNN_TEST_DEVICE").ok(),
+        ..OpenOptions::default()
+    };
+    Box::new(GpuBackend::new(Gpu::open(options).unwrap()).unwrap())
+}
+
+/// Random images with random labels.
+fn random_split(draw: &mut Draw, shape: [usize; 3], classes: usize, len: usize) -> Split {
+    let bytes = len * shape.iter().product::<usize>();
+    Split {
+        images: (0..bytes).map(|_| draw.int(0, 255) as u8).collect(),
+        labels: (0..len).map(|_| draw.int(0, classes - 1) as u32).collect(),
+    }
+}
+
+fn random_data(shape: [usize; 3], train: usize, test: usize) -> Dataset {
+    let mut draw = Draw::new(7);
+    Dataset {
+        name: "random".into(),
+        shape,
+        classes: (0..10).map(|c| c.to_string()).collect(),
+        train: random_split(&mut draw, shape, 10, train),
+        test: (test > 0).then(|| random_split(&mut draw, shape, 10, test)),
+        notes: Vec::new(),
+    }
+}
+
+/// A convolution, a pool and two dense layers over 12 by 12 grey images.
+fn small_model() -> Model {
+    Model::builder("small", [1, 12, 12])
+        .add(Conv2d::new(4, 3).activation(Relu))
+        .add(MaxPool2d::new(2))
+        .add(Flatten)
+        .add(Dense::new(16).activation(Relu))
+        .add(Dense::new(10))
+        .build()
+        .unwrap()
+}
+
+/// One epoch of batches of 4 by SGD, every step reported.
+fn config() -> Config {
+    Config {
+        data: "random".into(),
+        epochs: 1,
+        batch_size: 4,
+        optimizer: "sgd".into(),
+        learning_rate: 0.05,
+        weight_decay: 0.0,
+        seed: 3,
+        device: "auto".into(),
+        limit: None,
+        val_split: None,
+        shuffle: true,
+        log_every: 1,
+        profile: false,
+    }
+}
+
+/// A learning rate that changes no weight by more than a rounding: gradients here are
+/// below 10, weights above 1e-3 but for a few.
+const AT_REST: f64 = 1e-12;
+
+/// What a training said and left.
+struct Run {
+    events: Vec<Event>,
+    summary: Summary,
+    weights: Weights,
+}
+
+impl Run {
+    /// Trains from the given weights.
+    fn from(
+        weights: &Weights,
+        model: &Model,
+        data: &Dataset,
+        config: &Config,
+        backend: Box<dyn Backend>,
+    ) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("run");
+        let mut folder = RunFolder::create(Some(&path), model, config, &data.classes).unwrap();
+        let mut events = Vec::new();
+        let mut keep = |event| events.push(event);
+        let callbacks = Callbacks::new(&mut keep);
+        let summary = train(
+            model,
+            data,
+            config,
+            weights,
+            backend,
+            &mut folder,
+            callbacks,
+        )
+        .unwrap();
+        let left = RunFolder::open(&path).unwrap();
+        let weights = left.weights(&left.model().unwrap()).unwrap();
+        Self {
+            events,
+            summary,
+            weights,
+        }
+    }
+
+    fn new(model: &Model, data: &Dataset, config: &Config, backend: Box<dyn Backend>) -> Self {
+        let weights = model.initial_weights(config.seed);
+        Self::from(&weights, model, data, config, backend)
+    }
+
+    /// The loss of each step.
+    fn losses(&self) -> Vec<f64> {
+        let step = |event: &Event| match event {
+            Event::Step { loss, .. } => Some(*loss),
+            _ => None,
+        };
+        self.events.iter().filter_map(step).collect()
+    }
+}
+
+/// The cross-entropy of each image of a split, on the reference path.
+fn image_losses(model: &Model, weights: &Weights, split: &Split) -> Vec<f64> {
+    let cpu = Box::new(CpuBackend::new());
+    let mut predictor = Predictor::new(model, weights, split.len(), cpu).unwrap();
+    let logits = predictor.logits(&split.images).unwrap();
+    let rows = logits.iter().zip(&split.labels);
+    rows.map(|(row, label)| -probabilities(row)[*label as usize].ln())
+        .collect()
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Compares losses of at most about 8 that a few dozen f32 roundings of logits of that
+/// size went into: 8 * 2^-24 each.
+fn assert_close(found: &[f64], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len());
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        assert!((f - e).abs() < 1e-5, "{i}: found {f}, expected {e}");
+    }
+}
+
+#[test]
+fn a_short_mnist_training_reaches_95_percent() {
+    let model = Model::load("mnist-cnn").unwrap();
+    let data = Request::new("mnist").load().unwrap();
+    let config = Config {
+        data: "mnist".into(),
+        epochs: 2,
+        batch_size: 32,
+        optimizer: "adam".into(),
+        learning_rate: 0.001,
+        seed: 0,
+        limit: Some(6400),
+        ..config()
+    };
+    let run = Run::new(&model, &data, &config, own_gpu());
+    let accuracy = run.summary.last.unwrap().val_accuracy.unwrap();
+    assert!(accuracy >= 0.95, "{accuracy}");
+}
+
+/// The first 20 losses of a preset by its own settings, on the reference path and with
+/// both families of kernels.
+fn compare_losses(model: &Model, data: &Dataset) {
+    let defaults = model.training();
+    let config = Config {
+        optimizer: defaults.optimizer.clone(),
+        learning_rate: defaults.learning_rate.unwrap(),
+        ..config()
+    };
+    let expected = Run::new(model, data, &config, Box::new(CpuBackend::new())).losses();
+    assert_eq!(expected.len(), 20);
+    for profile in [ProfileKind::CpuLike, ProfileKind::Gpu] {
+        let found = Run::new(model, data, &config, gpu(profile)).losses();
+        assert_eq!(found.len(), 20);
+        for (step, (f, e)) in found.iter().zip(&expected).enumerate() {
+            // A loss near ln 10 is an f32 with a rounding of 1.2e-7, and the logits behind
+            // it bring a few more: 1e-6. From step to step the weights drift apart: an
+            // update of at most the learning rate, 1e-3 in both presets, is off by the
+            // roundings of a gradient that sums some thousand products, about 1e-5 of
+            // itself, so 1e-8 a weight in a random direction. Along a gradient of length
+            // below 10 that moves the loss by less than 1e-7 a step. (Where a gradient is
+            // nothing but rounding, Adam and RMSprop may turn it into a larger step, but
+            // there the loss does not depend on the weight.)
+            let bound = 1e-6 + 1e-7 * step as f64;
+            let error = (f - e).abs();
+            assert!(
+                error < bound,
+                "step {step}: {f} on {profile}, {e}: {error:e}"
+            );
+        }
+    }
+}
+
+#[test]
+fn mnist_losses_are_those_of_the_reference() {
+    let mut data = Request::new("mnist").load().unwrap();
+    data.train = data.train.first(80);
+    data.test = None;
+    compare_losses(&Model::load("mnist-cnn").unwrap(), &data);
+}
+
+#[test]
+fn cifar_losses_are_those_of_the_reference() {
+    let model = Model::load("cifar10-cnn").unwrap();
+    compare_losses(&model, &random_data(model.input(), 80, 0));
+}
+
+#[test]
+fn a_step_sends_back_its_row_of_metrics_and_no_more() {
+    // Four f32: loss, correct, samples, not finite.
+    const ROW: u64 = 16;
+    let data = random_data([1, 12, 12], 120, 300);
+    for batch_size in [4, 7, 60] {
+        let config = Config {
+            batch_size,
+            epochs: 2,
+            ..config()
+        };
+        let summary = Run::new(&small_model(), &data, &config, own_gpu()).summary;
+        // 300 images are evaluated in two steps.
+        let steps = 2 * (120_u64.div_ceil(batch_size as u64) + 2);
+        assert_eq!(summary.bytes_read_back, ROW * steps, "batch {batch_size}");
+        assert!(summary.waits <= summary.submissions, "{summary:?}");
+    }
+}
+
+#[test]
+fn the_seed_alone_decides_the_weights() {
+    let data = random_data([1, 12, 12], 42, 0);
+    let model = small_model();
+    let weights = model.initial_weights(0);
+    let run = |seed| {
+        let config = Config { seed, ..config() };
+        Run::from(&weights, &model, &data, &config, own_gpu()).weights
+    };
+    assert_eq!(run(1), run(1));
+    // From the same weights: the seed also decides the order of the images.
+    assert_ne!(run(1), run(2));
+}
+
+#[test]
+fn without_shuffling_images_come_in_stored_order() {
+    let data = random_data([1, 12, 12], 30, 0);
+    let model = small_model();
+    let stored = image_losses(&model, &model.initial_weights(3), &data.train);
+    let run = |shuffle| {
+        let config = Config {
+            batch_size: 1,
+            epochs: 2,
+            learning_rate: AT_REST,
+            shuffle,
+            ..config()
+        };
+        let losses = Run::new(&model, &data, &config, own_gpu()).losses();
+        let (first, second) = losses.split_at(30);
+        [first.to_vec(), second.to_vec()]
+    };
+    for epoch in run(false) {
+        assert_close(&epoch, &stored);
+    }
+    // Shuffled, each image comes once an epoch, in another order in each.
+    let sorted = |losses: &[f64]| {
+        let mut losses = losses.to_vec();
+        losses.sort_by(f64::total_cmp);
+        losses
+    };
+    let [first, second] = run(true);
+    assert_close(&sorted(&first), &sorted(&stored));
+    assert_close(&sorted(&second), &sorted(&stored));
+    for (a, b) in [(&first, &stored), (&second, &stored), (&first, &second)] {
+        let moved = a.iter().zip(b).filter(|(a, b)| (*a - *b).abs() > 1e-5);
+        assert!(moved.count() > 20, "{a:?} {b:?}");
+    }
+}
+
+#[test]
+fn the_last_smaller_batch_is_trained_on() {
+    let data = random_data([1, 12, 12], 10, 0);
+    let model = small_model();
+    let config = Config {
+        shuffle: false,
+        ..config()
+    };
+    let all = Run::new(&model, &data, &config, own_gpu());
+    assert_eq!(all.losses().len(), 3);
+    assert_eq!(all.summary.last.as_ref().unwrap().images, 10);
+
+    // The same in two trainings: two batches of 4, then one of 2.
+    let mut first = data.clone();
+    first.train = data.train.first(8);
+    let mut last = data.clone();
+    let [_, rest] = data.train.cut(0.2).unwrap();
+    last.train = rest;
+    let first = Run::new(&model, &first, &config, own_gpu());
+    let config = Config {
+        batch_size: 2,
+        ..config
+    };
+    let last = Run::from(&first.weights, &model, &last, &config, own_gpu());
+    assert_eq!(all.losses(), [first.losses(), last.losses()].concat());
+    assert_ne!(all.weights, first.weights);
+    assert_eq!(all.weights, last.weights);
+}
+
+#[test]
+fn val_split_sets_the_last_images_aside() {
+    let data = random_data([1, 12, 12], 20, 5);
+    let model = small_model();
+    let split = Config {
+        limit: Some(16),
+        val_split: Some(0.25),
+        ..config()
+    };
+    let run = Run::new(&model, &data, &split, own_gpu());
+    let Event::Start { images, .. } = &run.events[0] else {
+        panic!("{:?}", run.events[0]);
+    };
+    assert_eq!(*images, [12, 4]);
+
+    let kept = Config {
+        limit: Some(12),
+        ..config()
+    };
+    let same = Run::new(&model, &data, &kept, own_gpu());
+    assert_eq!(run.weights, same.weights);
+
+    let [_, aside] = data.train.first(16).cut(0.25).unwrap();
+    assert_eq!(aside.labels, data.train.labels[12..16]);
+    let expected = mean(&image_losses(&model, &run.weights, &aside));
+    let found = run.summary.last.unwrap().val_loss.unwrap();
+    assert_close(&[found], &[expected]);
+}
+
+#[test]
+fn a_stopped_training_leaves_a_run_with_the_images_it_saw() {
+    let data = random_data([1, 12, 12], 4000, 10);
+    let model = small_model();
+    let config = Config {
+        epochs: 3,
+        ..config()
+    };
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("run");
+    let mut folder = RunFolder::create(Some(&path), &model, &config, &data.classes).unwrap();
+    let stop = AtomicBool::new(false);
+    let mut stop_in_epoch_2 = |event| {
+        if let Event::Progress { epoch: 2, .. } = event {
+            stop.store(true, Ordering::Relaxed);
+        }
+    };
+    let weights = model.initial_weights(0);
+    let callbacks = Callbacks::new(&mut stop_in_epoch_2).stop_on(&stop);
+    let summary = train(
+        &model,
+        &data,
+        &config,
+        &weights,
+        own_gpu(),
+        &mut folder,
+        callbacks,
+    )
+    .unwrap();
+    assert!(summary.stopped);
+    let last = summary.last.unwrap();
+    assert_eq!(last.epoch, 2);
+    assert!((4..4000).contains(&last.images), "{}", last.images);
+    assert_eq!(last.val_loss, None);
+
+    let history = csv::Reader::from_path(path.join("history.csv")).unwrap();
+    let rows: Vec<HistoryRow> = history.into_deserialize().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows[0].images, 4000);
+    assert!(rows[0].val_loss.is_some());
+    assert_eq!(rows[1], last);
+    let left = RunFolder::open(&path).unwrap();
+    assert_ne!(left.weights(&model).unwrap(), weights);
+}
