@@ -24,6 +24,8 @@ pub struct Timing {
     pub op: &'static str,
     /// Floating-point operations of one run.
     pub flops: u64,
+    /// Bytes of its inputs and outputs; those updated in place count twice.
+    pub bytes: u64,
     /// The shader and the seconds of each of its dispatches.
     pub dispatches: Vec<(&'static str, f64)>,
 }

@@ -40,6 +40,7 @@ struct Profiled {
     layer: String,
     op: &'static str,
     flops: u64,
+    bytes: u64,
     commands: usize,
 }
 
@@ -255,6 +256,7 @@ impl Backend for GpuBackend {
             layer: node.layer.clone(),
             op: node.op,
             flops: node.flops,
+            bytes: node.bytes,
             dispatches: commands
                 .by_ref()
                 .zip(seconds.by_ref())
@@ -372,10 +374,13 @@ impl<'a> Lowering<'a> {
                 self.graph.types(&node.inputs),
                 self.graph.types(&node.outputs),
             );
+            let updated = node.op.updates().iter().map(|i| &inputs[*i]);
+            let moved = inputs.iter().chain(&outputs).chain(updated);
             nodes.push(Profiled {
                 layer: node.layer.clone(),
                 op: node.op.name(),
                 flops: node.op.flops(&inputs, &outputs),
+                bytes: moved.map(TensorType::bytes).sum(),
                 commands: dispatches.len(),
             });
             for dispatch in dispatches {

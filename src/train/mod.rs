@@ -137,7 +137,8 @@ pub fn train(
         last,
     };
     if config.profile && !summary.stopped {
-        callbacks.event(Event::Profile(session.profile()?));
+        const REPEATS: usize = 9;
+        callbacks.event(Event::Profile(session.profile(REPEATS)?));
     }
     callbacks.event(Event::End(summary.clone()));
     Ok(summary)
