@@ -74,11 +74,6 @@ impl GpuBackend {
         &self.gpu
     }
 
-    /// The memory plan of a program.
-    pub fn plan(&self, program: Program) -> &MemoryPlan {
-        &self.programs[program.0].plan
-    }
-
     fn state(&self, name: &str) -> Result<&State> {
         self.states
             .get(name)
@@ -173,8 +168,8 @@ impl Backend for GpuBackend {
         Ok(Array::from_gpu_bytes(ty, &bytes))
     }
 
-    fn check_limits(&self, graph: &Graph) -> Result<()> {
-        Planned::new(self, graph).map(drop)
+    fn plan(&self, graph: &Graph) -> Result<MemoryPlan> {
+        Planned::new(self, graph).map(|planned| planned.memory)
     }
 
     fn compile(&mut self, graph: Graph) -> Result<Program> {

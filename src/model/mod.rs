@@ -34,8 +34,8 @@ pub use layers::{
     Activation, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dense, DepthwiseConv2d, Dropout,
     Flatten, GlobalAvgPool, MaxPool2d, Mul, Reshape, ZeroPad2d,
 };
-pub(crate) use summary::bytes;
 pub use summary::{LayerSummary, Summary};
+pub(crate) use summary::{bytes, grouped};
 pub use values::{Pad, Pair};
 
 use crate::error::{Error, Result};
