@@ -72,7 +72,8 @@ fn train_prints_a_line_an_epoch_and_leaves_a_run() {
     assert_eq!(weights["conv1.weight"].shape().dims(), [4, 1, 3, 3]);
     assert_eq!(weights["fc1.weight"].shape().dims(), [10, 36]);
     let history = std::fs::read_to_string(files.path("run/history.csv")).unwrap();
-    let header = "epoch,images,loss,accuracy,val_loss,val_accuracy,seconds,images_per_s";
+    let header =
+        "epoch,images,loss,accuracy,val_loss,val_accuracy,learning_rate,seconds,images_per_s";
     assert_eq!(history.lines().next(), Some(header));
     assert_eq!(history.lines().count(), 3);
     let config = std::fs::read_to_string(files.path("run/config.toml")).unwrap();

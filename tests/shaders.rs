@@ -15,10 +15,9 @@ use gpucnn::gpu::pipeline::{Access, match_bindings, reflect};
 use gpucnn::gpu::profile::{Profile, ProfileKind};
 use gpucnn::graph::Graph;
 use gpucnn::model::Model;
-use gpucnn::ops::optimizer::Optimizer;
 use gpucnn::ops::{Builder, Draw, LaunchContext, Op, Step, Value, registry};
 use gpucnn::tensor::{DType, TensorType};
-use gpucnn::train::{EVAL_BATCH, Graphs, Part};
+use gpucnn::train::{Config, EVAL_BATCH, Graphs, Part};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, ScalarKind, TypeInner};
 use rayon::prelude::*;
@@ -444,8 +443,9 @@ fn preset_graphs(model: &Model, max_binding: u64) -> Vec<Graph> {
         _ => [3_000, 500],
     };
     let defaults = model.training();
-    let optimizer = Optimizer::by_name(&defaults.optimizer).expect("a preset's optimizer");
-    let graphs = Graphs::new(model, optimizer, max_binding);
+    let config = Config::new(model).expect("a preset's settings");
+    let method = config.method(&[], model.classes());
+    let graphs = Graphs::new(model, method.expect("a preset's method"), max_binding);
     let part = |name, len| Part::new(name, len, model.input(), max_binding);
     let (train, test) = (part("train", train), part("test", test));
     let (batch, rest) = (defaults.batch_size, train.len % defaults.batch_size);

@@ -6,7 +6,6 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{GpuBackend, Profile};
 use crate::model::Model;
-use crate::ops::optimizer::Optimizer;
 use crate::train::{Config, Session};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -100,25 +99,11 @@ impl Training {
     /// # Errors
     /// If the model's training settings are out of range.
     pub fn new(model: Model, batch: usize) -> Result<Self> {
-        let defaults = model.training();
-        let own = Optimizer::by_name(&defaults.optimizer);
         let config = Config {
-            data: "synthetic".into(),
             epochs: 1,
             batch_size: batch,
-            learning_rate: defaults
-                .learning_rate
-                .or(own.map(|o| o.default_learning_rate()))
-                .unwrap_or(0.001),
-            weight_decay: own.map_or(0.0, |o| o.weight_decay),
-            optimizer: defaults.optimizer.clone(),
-            seed: 0,
-            device: "auto".into(),
-            limit: None,
-            val_split: None,
             shuffle: false,
-            log_every: 0,
-            profile: false,
+            ..Config::new(&model)?
         };
         config.check()?;
         let data = Dataset::synthetic(model.input(), model.classes(), batch);

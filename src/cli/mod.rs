@@ -6,6 +6,7 @@ mod eval;
 mod interrupt;
 mod output;
 mod predict;
+mod recipe;
 mod shared;
 mod summary;
 mod train;

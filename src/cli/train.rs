@@ -1,5 +1,6 @@
 //! `gpucnn train`
 
+use super::recipe::Recipe;
 use super::{interrupt, output, shared};
 use gpucnn::formats::{atomic, safetensors};
 use gpucnn::graph::Profile;
@@ -18,8 +19,9 @@ use std::sync::atomic::AtomicBool;
 ///
 /// Without arguments: the MNIST classic (mnist-cnn) on the MNIST that ships with the
 /// sources, Adam, batches of 32, 10 epochs. Ctrl-C ends it early and saves the model as it
-/// is then; a second Ctrl-C ends it at once.
+/// is then, and --resume goes on from there; a second Ctrl-C ends it at once.
 #[derive(clap::Args)]
+#[command(mut_args(refused_with_resume))]
 pub struct Args {
     /// mnist-cnn, cifar10-cnn, lenet5, vgg11-bn, resnet20, resnet18, resnet18-imagenet,
     /// wide-resnet-16-4, mobilenet-v2, or a model file (TOML)
@@ -28,27 +30,14 @@ pub struct Args {
     /// Data set: a name (mnist) or a folder [default: mnist]
     #[arg(long, value_name = "NAME|DIR")]
     data: Option<String>,
-    /// Passes over the training images [default: the model's, 10]
-    #[arg(long, value_name = "N")]
-    epochs: Option<usize>,
-    /// Images a step [default: the model's, 32]
-    #[arg(long, value_name = "N")]
-    batch_size: Option<usize>,
-    /// sgd, momentum, nesterov, adam, adamw, rmsprop, adagrad or lion [default: the model's, adam]
-    #[arg(long, value_name = "NAME")]
-    optimizer: Option<String>,
-    /// Learning rate [default: the optimizer's, as in Keras]
-    #[arg(long, value_name = "F")]
-    learning_rate: Option<f64>,
-    /// Weight decay: decoupled with adamw and lion, L2 with the others [default: adamw 0.004, others 0]
-    #[arg(long, value_name = "F")]
-    weight_decay: Option<f64>,
+    #[command(flatten)]
+    recipe: Recipe,
     /// Seed of initial weights, shuffling and dropout
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u32,
-    /// auto, cpu (the reference path, slow) or part of an adapter's name
-    #[arg(long, value_name = "auto|cpu|NAME", default_value = "auto")]
-    device: String,
+    /// auto, cpu (the reference path, slow) or part of an adapter's name [default: auto]
+    #[arg(long, value_name = "auto|cpu|NAME")]
+    device: Option<String>,
     /// The run folder [default: runs/MODEL-NUMBER]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -64,9 +53,20 @@ pub struct Args {
     /// Take the images in the order they are stored
     #[arg(long)]
     no_shuffle: bool,
-    /// Report every N steps; 0 for never
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    log_every: usize,
+    /// Report every N steps; 0 for never [default: 0]
+    #[arg(long, value_name = "N")]
+    log_every: Option<usize>,
+    /// Go on with the run in this folder where it stopped, with its own settings; --epochs may
+    /// be larger
+    #[arg(long, value_name = "RUN")]
+    resume: Option<PathBuf>,
+    /// Write a checkpoint every N minutes (10, 0.5, …), besides that of each epoch's end; 0 for
+    /// none [default: 10]
+    #[arg(long, value_name = "N")]
+    checkpoint_minutes: Option<f64>,
+    /// Keep the last N checkpoints [default: 2]
+    #[arg(long, value_name = "N")]
+    keep_checkpoints: Option<usize>,
     /// After training, time each part of a step and write a trace for Perfetto
     #[arg(long)]
     profile: bool,
@@ -77,31 +77,119 @@ pub struct Args {
 
 impl Args {
     fn config(&self, model: &Model) -> Result<Config> {
-        let mut config = Config::new(model)?;
-        if let Some(name) = &self.optimizer {
-            config = config.with_optimizer(name)?;
-        }
+        let config = self.recipe.config(model)?;
+        let minutes = self.checkpoint_minutes;
         let config = Config {
             data: self.data.clone().unwrap_or(config.data),
-            epochs: self.epochs.unwrap_or(config.epochs),
-            batch_size: self.batch_size.unwrap_or(config.batch_size),
-            learning_rate: self.learning_rate.unwrap_or(config.learning_rate),
-            weight_decay: self.weight_decay.unwrap_or(config.weight_decay),
-            optimizer: config.optimizer,
             seed: self.seed,
-            device: self.device.clone(),
+            device: self.device.clone().unwrap_or(config.device),
             limit: self.limit,
             val_split: self.val_split,
             shuffle: !self.no_shuffle,
-            log_every: self.log_every,
+            log_every: self.log_every.unwrap_or(config.log_every),
+            checkpoint_minutes: minutes.unwrap_or(config.checkpoint_minutes),
+            keep_checkpoints: self.keep_checkpoints.unwrap_or(config.keep_checkpoints),
             profile: self.profile,
+            ..config
         };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The settings of the run in `folder`, with what may change when it goes on.
+    fn resumed_config(&self, folder: &RunFolder) -> Result<Config> {
+        let mut config = folder.config()?;
+        if let Some(epochs) = self.recipe.epochs.filter(|n| *n < config.epochs) {
+            return Err(Error::Usage(format!(
+                "--epochs {epochs} contradicts the {} that {} is set to; it may only be larger",
+                config.epochs,
+                folder.path().display()
+            )));
+        }
+        config.epochs = self.recipe.epochs.unwrap_or(config.epochs);
+        config.device = self.device.clone().unwrap_or(config.device);
+        config.log_every = self.log_every.unwrap_or(config.log_every);
+        let minutes = self.checkpoint_minutes;
+        config.checkpoint_minutes = minutes.unwrap_or(config.checkpoint_minutes);
+        config.keep_checkpoints = self.keep_checkpoints.unwrap_or(config.keep_checkpoints);
+        config.profile = self.profile;
         config.check()?;
         Ok(config)
     }
 }
 
+/// Sets an option at odds with --resume, unless it changes no bit of the steps that are
+/// left. So a new option is refused until it is known to be harmless.
+fn refused_with_resume(arg: clap::Arg) -> clap::Arg {
+    const HARMLESS: [&str; 8] = [
+        "resume",
+        "epochs",
+        "device",
+        "log_every",
+        "checkpoint_minutes",
+        "keep_checkpoints",
+        "profile",
+        "json",
+    ];
+    match HARMLESS.contains(&arg.get_id().as_str()) {
+        true => arg,
+        false => arg.conflicts_with("resume"),
+    }
+}
+
 pub fn run(args: &Args) -> Result<ExitCode> {
+    match &args.resume {
+        Some(path) => go_on(args, path),
+        None => begin(args),
+    }
+}
+
+/// Goes on with the run in a folder.
+fn go_on(args: &Args, path: &Path) -> Result<ExitCode> {
+    let mut folder = RunFolder::reopen(path)?;
+    let (model, config) = (folder.model()?, args.resumed_config(&folder)?);
+    let (checkpoint, damaged) = folder.checkpoint()?;
+    for problem in damaged {
+        eprintln!("warning: {problem}; taking the checkpoint before it");
+    }
+    let position = checkpoint.position;
+    if position.epoch > config.epochs {
+        return Err(Error::Usage(format!(
+            "{} has trained all its {} epochs; --epochs with a larger number trains on",
+            path.display(),
+            config.epochs
+        )));
+    }
+    let backend = shared::open_device(&config.device)?;
+    eprintln!("device: {}", backend.describe());
+    if backend.describe() != checkpoint.device {
+        eprintln!(
+            "warning: the checkpoint was written on {}; here the run does not go on to the same \
+             bits",
+            checkpoint.device
+        );
+    }
+    eprintln!(
+        "going on after step {}, at image {} of epoch {}",
+        position.steps, position.images, position.epoch
+    );
+    let data = shared::load_data(&config.data, model.input())?;
+    follow(args.json, &config, path, |callbacks| {
+        let (config, folder) = (&config, &mut folder);
+        train::resume(
+            &model,
+            &data,
+            config,
+            &checkpoint,
+            backend,
+            folder,
+            callbacks,
+        )
+    })
+}
+
+/// Trains a new run.
+fn begin(args: &Args) -> Result<ExitCode> {
     let model = Model::load(&args.model)?;
     let config = args.config(&model)?;
     if args.data.is_none() && args.model == "cifar10-cnn" {
@@ -125,8 +213,21 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     eprintln!("device: {}", backend.describe());
     let data = shared::load_data(&config.data, model.input())?;
     let mut folder = RunFolder::create(args.out.as_deref(), &model, &config, &data.classes)?;
-    let run = folder.path().display().to_string();
-    let mut reporter = Reporter::new(args.json, &config, run);
+    let run = folder.path().to_owned();
+    follow(args.json, &config, &run, |callbacks| {
+        let (config, folder) = (&config, &mut folder);
+        train::train(&model, &data, config, &weights, backend, folder, callbacks)
+    })
+}
+
+/// Shows a training until it ends, or until Ctrl-C does.
+fn follow(
+    json: bool,
+    config: &Config,
+    run: &Path,
+    train: impl FnOnce(Callbacks<'_>) -> Result<Summary>,
+) -> Result<ExitCode> {
+    let mut reporter = Reporter::new(json, config, run.display().to_string());
     let stop = Arc::new(AtomicBool::new(false));
     let mut show = |event| {
         // Until the first step there is nothing to save, and Ctrl-C just ends the program.
@@ -135,16 +236,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }
         reporter.show(event);
     };
-    let callbacks = Callbacks::new(&mut show).stop_on(&stop);
-    let summary = train::train(
-        &model,
-        &data,
-        &config,
-        &weights,
-        backend,
-        &mut folder,
-        callbacks,
-    )?;
+    let summary = train(Callbacks::new(&mut show).stop_on(&stop))?;
     Ok(match summary.stopped {
         true => ExitCode::from(interrupt::EXIT_CODE),
         false => ExitCode::SUCCESS,
@@ -211,6 +303,12 @@ impl Reporter {
                 ));
             }
             Event::Epoch(row) => self.epoch(&row),
+            Event::Warning(text) => {
+                if self.json {
+                    output::json(&json!({"event": "warning", "message": text}));
+                }
+                self.bar.suspend(|| eprintln!("warning: {text}"));
+            }
             Event::Profile(profile) => self.profile(&profile),
             Event::End(summary) => self.end(&summary),
         }
@@ -238,7 +336,8 @@ impl Reporter {
             output::json(
                 &json!({"event": "epoch", "epoch": row.epoch, "images": row.images,
                 "loss": row.loss, "accuracy": row.accuracy, "val_loss": row.val_loss,
-                "val_accuracy": row.val_accuracy, "seconds": row.seconds,
+                "val_accuracy": row.val_accuracy, "learning_rate": row.learning_rate,
+                "seconds": row.seconds,
                 "images_per_s": row.images_per_s}),
             );
             return;
@@ -291,7 +390,8 @@ impl Reporter {
         let (time, run) = (output::duration(summary.seconds), &self.run);
         match &summary.last {
             Some(last) if summary.stopped => println!(
-                "stopped after {time}, at {} images of epoch {}; the model is in {run}",
+                "stopped after {time}, at {} images of epoch {}; the model is in {run}\n\
+                 `gpucnn train --resume {run}` goes on from there",
                 last.images, last.epoch
             ),
             _ => println!("trained in {time}; the model is in {run}"),

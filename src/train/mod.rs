@@ -6,19 +6,28 @@
 //! each submission and picked up when it has arrived.
 
 mod callbacks;
+mod checkpoint;
 mod config;
 mod feed;
 mod graphs;
+mod method;
+mod monitor;
 mod pace;
 mod run_folder;
+mod schedule;
 mod session;
+mod training;
 mod weights;
 
 pub use callbacks::Callbacks;
+pub use checkpoint::{Checkpoint, FORMAT as CHECKPOINT_FORMAT, Position};
 pub use config::Config;
 pub use feed::{Metrics, Part};
 pub use graphs::{EVAL_BATCH, Graphs};
+pub use method::Method;
+pub use monitor::{Monitor, Patience, Verdict};
 pub use run_folder::{HistoryRow, RunFolder};
+pub use schedule::{Policy, Schedule};
 pub use session::Session;
 pub use weights::Weights;
 pub(crate) use weights::{arenas, upload_weights, weight_values};
@@ -28,6 +37,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Backend, Graph, MemoryPlan, Profile};
 use crate::model::Model;
 use std::time::Instant;
+use training::Training;
 
 /// What happens during training, for whoever shows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,6 +79,8 @@ pub enum Event {
     },
     /// An epoch is over, validated and saved; or stopped and saved.
     Epoch(HistoryRow),
+    /// Something went wrong that does not end the training.
+    Warning(String),
     /// How long each part of a training step takes, where it was asked for.
     Profile(Profile),
     /// Training is over.
@@ -98,11 +110,15 @@ pub struct Summary {
 ///
 /// `weights` are the ones to start from. Every epoch's end rewrites the folder's weights
 /// and history, each whole or not at all. Where the callbacks stop the training, so does
-/// the end of the epoch that was under way, with the images it got to.
+/// the end of the epoch that was under way, with the images it got to. Checkpoints are
+/// written before the first step, at each epoch's end and as [`Config`] says in between.
+///
+/// A file that cannot be written on the way is an [`Event::Warning`]; the next turn tries
+/// again.
 ///
 /// # Errors
 /// If data and model do not fit, the device fails or is too small, the loss stops being
-/// finite, or the folder cannot be written.
+/// finite, or the folder cannot be made or the last weights not written.
 pub fn train(
     model: &Model,
     data: &Dataset,
@@ -113,35 +129,39 @@ pub fn train(
     mut callbacks: Callbacks<'_>,
 ) -> Result<Summary> {
     let begin = Instant::now();
-    let mut session = Session::new(model, data, config, weights, backend)?;
+    let session = Session::new(model, data, config, weights, backend)?;
     folder.begin()?;
     callbacks.event(session.start_event());
-    let mut last = None;
-    for number in 1..=config.epochs {
-        let row = epoch(&mut session, config, number, &mut callbacks)?;
-        folder.save_epoch(&row, &session.weights()?)?;
-        callbacks.event(Event::Epoch(row.clone()));
-        last = Some(row);
-        if callbacks.stopped() {
-            break;
-        }
-    }
-    let counters = session.steady_counters();
-    let summary = Summary {
-        seconds: begin.elapsed().as_secs_f64(),
-        bytes_read_back: counters.bytes_read_back,
-        waits: counters.waits,
-        submissions: counters.submissions,
-        dispatches: counters.dispatches,
-        stopped: callbacks.stopped(),
-        last,
-    };
-    if config.profile && !summary.stopped {
-        const REPEATS: usize = 9;
-        callbacks.event(Event::Profile(session.profile(REPEATS)?));
-    }
-    callbacks.event(Event::End(summary.clone()));
-    Ok(summary)
+    let position = Position::before_epoch(1, 0);
+    let mut training = Training::new(session, config, folder, callbacks, position);
+    training.checkpoint()?;
+    training.run(begin)
+}
+
+/// Goes on with a training from a checkpoint, and ends in the same bits as one that never
+/// stopped, if model, data, device and settings are the same but for the number of epochs,
+/// which may be larger.
+///
+/// # Errors
+/// As [`train`], and if the checkpoint is of another model or data set.
+pub fn resume(
+    model: &Model,
+    data: &Dataset,
+    config: &Config,
+    checkpoint: &Checkpoint,
+    backend: Box<dyn Backend>,
+    folder: &mut RunFolder,
+    mut callbacks: Callbacks<'_>,
+) -> Result<Summary> {
+    let begin = Instant::now();
+    let weights = model.initial_weights(config.seed);
+    let mut session = Session::new(model, data, config, &weights, backend)?;
+    session.restore(checkpoint)?;
+    folder.go_on(config, &checkpoint.history)?;
+    folder.begin()?;
+    callbacks.event(session.start_event());
+    let position = checkpoint.position;
+    Training::new(session, config, folder, callbacks, position).run(begin)
 }
 
 /// The graph of a training step on `batch` images and how the device would lay out its
@@ -161,34 +181,4 @@ pub fn plan(model: &Model, batch: usize, device: &dyn Backend) -> Result<(Graph,
     let graph = Graphs::new(model, config.optimizer()?, limit).training(&part, batch)?;
     let memory = device.plan(&graph)?;
     Ok((graph, memory))
-}
-
-/// Trains and validates an epoch.
-fn epoch(
-    session: &mut Session<'_>,
-    config: &Config,
-    number: usize,
-    callbacks: &mut Callbacks<'_>,
-) -> Result<HistoryRow> {
-    let started = Instant::now();
-    let trained = session.train_epoch(number, callbacks)?;
-    let train_seconds = started.elapsed().as_secs_f64();
-    if trained.not_finite {
-        return Err(Error::Runtime(format!(
-            "the loss stopped being finite in epoch {number}; try a smaller --learning-rate \
-             (it was {})",
-            config.learning_rate
-        )));
-    }
-    let validation = session.evaluate(callbacks)?;
-    Ok(HistoryRow {
-        epoch: number,
-        images: trained.samples as usize,
-        loss: trained.loss(),
-        accuracy: trained.accuracy(),
-        val_loss: validation.map(|m| m.loss()),
-        val_accuracy: validation.map(|m| m.accuracy()),
-        seconds: started.elapsed().as_secs_f64(),
-        images_per_s: trained.samples / train_seconds,
-    })
 }

@@ -1,6 +1,6 @@
 //! The folder a run leaves: model, weights, history, settings.
 
-use super::{Config, Weights};
+use super::{Checkpoint, Config, Weights};
 use crate::error::{Error, Result};
 use crate::formats::{atomic, safetensors};
 use crate::model::Model;
@@ -23,14 +23,34 @@ pub struct HistoryRow {
     pub val_loss: Option<f64>,
     /// Validation accuracy after it.
     pub val_accuracy: Option<f64>,
-    /// Wall seconds, validation included.
+    /// Learning rate of its last update.
+    pub learning_rate: f64,
+    /// Wall seconds of training and validation.
     pub seconds: f64,
     /// Training images a second, validation left out.
     pub images_per_s: f64,
 }
 
-/// A run on disk: `model.toml`, `weights.safetensors`, `history.csv`, `config.toml` and
-/// `classes.txt`.
+/// The rows as the text of `history.csv`; every number reads back as the same bits.
+pub(super) fn to_csv(rows: &[HistoryRow], path: &Path) -> Result<String> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let fail = |problem: String| Error::data(path, problem);
+    for row in rows {
+        writer.serialize(row).map_err(|e| fail(e.to_string()))?;
+    }
+    let bytes = writer.into_inner().map_err(|e| fail(e.to_string()))?;
+    String::from_utf8(bytes).map_err(|e| fail(e.to_string()))
+}
+
+/// The rows of a text by [`to_csv`].
+pub(super) fn from_csv(text: &str, path: &Path) -> Result<Vec<HistoryRow>> {
+    let rows = csv::Reader::from_reader(text.as_bytes()).into_deserialize();
+    rows.collect::<Result<_, _>>()
+        .map_err(|e| Error::data(path, format!("history: {e}")))
+}
+
+/// A run on disk: `model.toml`, `weights.safetensors`, `history.csv`, `config.toml`,
+/// `classes.txt` and the folder `checkpoints`.
 #[derive(Clone, Debug)]
 pub struct RunFolder {
     path: PathBuf,
@@ -44,6 +64,7 @@ const WEIGHTS: &str = "weights.safetensors";
 const HISTORY: &str = "history.csv";
 const CONFIG: &str = "config.toml";
 const CLASSES: &str = "classes.txt";
+const CHECKPOINTS: &str = "checkpoints";
 
 impl RunFolder {
     /// A new folder with model, settings and class names, made when the training
@@ -59,16 +80,17 @@ impl RunFolder {
         classes: &[String],
     ) -> Result<Self> {
         let path = match path {
-            Some(path) if path.join(WEIGHTS).exists() => {
+            Some(path) if path.join(WEIGHTS).exists() || !checkpoints(path).is_empty() => {
                 return Err(Error::data(
                     path,
-                    "holds a run already; give --out another folder or remove this one",
+                    "holds a run already; go on with it by --resume, give --out another folder \
+                     or remove this one",
                 ));
             }
             Some(path) => path.to_owned(),
             None => free_folder(model.name()),
         };
-        let config = toml::to_string(config).map_err(|e| Error::data(&path, e.to_string()))?;
+        let config = config_toml(config, &path)?;
         Ok(Self {
             path,
             pending: vec![
@@ -80,12 +102,15 @@ impl RunFolder {
         })
     }
 
-    /// Makes the folder and its first files.
+    /// Makes the folder and its first files, and clears away what a process that was
+    /// killed left unfinished.
     ///
     /// # Errors
     /// If they cannot be written.
     pub fn begin(&mut self) -> Result<()> {
         std::fs::create_dir_all(&self.path).map_err(|e| Error::io(&self.path, "create", e))?;
+        atomic::sweep(&self.path);
+        atomic::sweep(&self.path.join(CHECKPOINTS));
         for (name, text) in self.pending.drain(..) {
             atomic::write(&self.path.join(name), |w| w.write_all(text.as_bytes()))?;
         }
@@ -97,13 +122,23 @@ impl RunFolder {
     /// # Errors
     /// If the folder does not exist or lacks one of its files.
     pub fn open(path: &Path) -> Result<Self> {
-        for file in [MODEL, WEIGHTS] {
-            if !path.join(file).is_file() {
-                return Err(Error::data(
-                    path,
-                    format!("is no run folder: there is no {file}; `gpucnn train` makes one"),
-                ));
-            }
+        Self::with_files(path, [MODEL, WEIGHTS])
+    }
+
+    /// A run to go on with. It may have been killed before it left any weights.
+    ///
+    /// # Errors
+    /// If the folder does not exist or lacks model or settings.
+    pub fn reopen(path: &Path) -> Result<Self> {
+        Self::with_files(path, [MODEL, CONFIG])
+    }
+
+    fn with_files(path: &Path, files: [&str; 2]) -> Result<Self> {
+        if let Some(file) = files.iter().find(|f| !path.join(f).is_file()) {
+            return Err(Error::data(
+                path,
+                format!("is no run folder: there is no {file}; `gpucnn train` makes one"),
+            ));
         }
         Ok(Self {
             path: path.to_owned(),
@@ -117,22 +152,80 @@ impl RunFolder {
         &self.path
     }
 
+    /// The epochs so far.
+    pub fn history(&self) -> &[HistoryRow] {
+        &self.history
+    }
+
+    /// Goes on with these settings after these epochs.
+    ///
+    /// # Errors
+    /// Never, unless the settings cannot be written as TOML.
+    pub(super) fn go_on(&mut self, config: &Config, history: &[HistoryRow]) -> Result<()> {
+        self.pending = vec![(CONFIG, config_toml(config, &self.path)?)];
+        self.history = history.to_vec();
+        Ok(())
+    }
+
     /// Rewrites weights and history with one more epoch.
     ///
     /// # Errors
-    /// If a file cannot be written; the old ones stay as they were.
+    /// If a file cannot be written; the old one stays as it was, and the next epoch's
+    /// history has this one too.
     pub fn save_epoch(&mut self, row: &HistoryRow, weights: &Weights) -> Result<()> {
+        self.history.push(row.clone());
         let metadata = BTreeMap::from([("epoch".to_owned(), row.epoch.to_string())]);
         safetensors::save(&self.path.join(WEIGHTS), weights, &metadata)?;
-        self.history.push(row.clone());
         let path = self.path.join(HISTORY);
-        atomic::write(&path, |file| {
-            let mut writer = csv::Writer::from_writer(file);
-            for row in &self.history {
-                writer.serialize(row)?;
+        let text = to_csv(&self.history, &path)?;
+        atomic::write(&path, |w| w.write_all(text.as_bytes()))
+    }
+
+    /// Writes a checkpoint, then removes all but the last `keep` up to it.
+    ///
+    /// # Errors
+    /// If it cannot be written; the others stay as they were.
+    pub fn save_checkpoint(&self, checkpoint: &Checkpoint, keep: usize) -> Result<()> {
+        let folder = self.path.join(CHECKPOINTS);
+        atomic::create_folder(&folder)?;
+        let steps = checkpoint.position.steps;
+        checkpoint.save(&folder.join(format!("step-{steps:08}.safetensors")))?;
+        let found = checkpoints(&self.path).into_iter();
+        // Later steps are of a checkpoint that was damaged: this training went on from
+        // one before it.
+        let (later, kept): (Vec<_>, Vec<_>) = found.partition(|(step, _)| *step > steps);
+        for (_, path) in later.into_iter().chain(kept.into_iter().skip(keep)) {
+            if let Err(error) = std::fs::remove_file(&path) {
+                log::warn!("{}: cannot remove: {error}", path.display());
             }
-            writer.flush()
-        })
+        }
+        Ok(())
+    }
+
+    /// The checkpoints' files, the newest first.
+    pub fn checkpoints(&self) -> Vec<PathBuf> {
+        let found = checkpoints(&self.path).into_iter();
+        found.map(|(_, path)| path).collect()
+    }
+
+    /// The newest checkpoint that is whole, and what is wrong with newer ones.
+    ///
+    /// # Errors
+    /// If none is; it says what is wrong with each.
+    pub fn checkpoint(&self) -> Result<(Checkpoint, Vec<Error>)> {
+        let mut problems = Vec::new();
+        for path in self.checkpoints() {
+            match Checkpoint::load(&path) {
+                Ok(checkpoint) => return Ok((checkpoint, problems)),
+                Err(error) => problems.push(error),
+            }
+        }
+        let found: String = problems.iter().map(|p| format!("\n  {p}")).collect();
+        let problem = match problems.is_empty() {
+            true => "has no checkpoint to go on from; remove it and train anew".to_owned(),
+            false => format!("has no checkpoint that is whole:{found}"),
+        };
+        Err(Error::data(&self.path, problem))
     }
 
     /// The model.
@@ -173,6 +266,26 @@ impl RunFolder {
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, "read", e))?;
         toml::from_str(&text).map_err(|e| Error::data(path, e.to_string()))
     }
+}
+
+fn config_toml(config: &Config, path: &Path) -> Result<String> {
+    toml::to_string(config).map_err(|e| Error::data(path, e.to_string()))
+}
+
+/// The checkpoints in a run folder: steps and file, the newest first.
+fn checkpoints(run: &Path) -> Vec<(u32, PathBuf)> {
+    let step = |name: &str| {
+        let digits = name.strip_prefix("step-")?.strip_suffix(".safetensors")?;
+        digits.parse().ok()
+    };
+    let entries = std::fs::read_dir(run.join(CHECKPOINTS)).into_iter();
+    let mut found: Vec<_> = entries
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((step(entry.file_name().to_str()?)?, entry.path())))
+        .collect();
+    found.sort_by(|a, b| b.cmp(a));
+    found
 }
 
 fn free_folder(model: &str) -> PathBuf {

@@ -1,9 +1,11 @@
 //! A model in training on a device: its states and programs, and running them.
 
+use super::checkpoint::State;
 use super::feed::{Metrics, Part};
 use super::graphs::{EVAL_BATCH, Graphs, MAX_STEPS, METRICS};
 use super::pace::Pace;
-use super::{Callbacks, Config, Event, Weights};
+use super::schedule::Schedule;
+use super::{Callbacks, Checkpoint, Config, Event, HistoryRow, Position, Weights};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::gpu::executor::Counters;
@@ -11,7 +13,7 @@ use crate::graph::{Backend, Profile, Program, Ticket, advise_batch, largest_batc
 use crate::model::Model;
 use crate::ops::Step;
 use crate::ops::optimizer::Optimizer;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 /// Submissions in flight: one runs, one waits, one is being encoded.
@@ -27,6 +29,7 @@ pub struct Session<'a> {
     train: Part,
     validation: Option<Part>,
     programs: Programs,
+    schedule: Schedule,
     steps_taken: u32,
     pace: Pace,
     steady: Counters,
@@ -102,6 +105,8 @@ impl<'a> Session<'a> {
                 train.len()
             )));
         }
+        let method = config.method(&train.labels, model.classes())?;
+        let optimizer = method.optimizer;
         let limit = backend.max_binding();
         let mut upload = |name, split: &Split| {
             let part = Part::new(name, split.len(), data.shape, limit);
@@ -109,11 +114,11 @@ impl<'a> Session<'a> {
         };
         let train = upload("train", &train)?;
         let validation = validation.map(|v| upload("validation", &v)).transpose()?;
-        let optimizer = config.optimizer()?;
-        let graphs = Graphs::new(model, optimizer, limit);
+        let graphs = Graphs::new(model, method, limit);
         graphs.create_states(&mut *backend, weights)?;
         let batch = config.batch_size;
         let programs = Programs::new(&graphs, batch, &train, validation.as_ref(), &mut *backend)?;
+        let schedule = config.schedule(train.len.div_ceil(batch))?;
         Ok(Self {
             model,
             config,
@@ -123,6 +128,7 @@ impl<'a> Session<'a> {
             train,
             validation,
             programs,
+            schedule,
             steps_taken: 0,
             pace: Pace::new(MAX_STEPS),
             steady: Counters::default(),
@@ -143,27 +149,44 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Trains one epoch, numbered from 1; fewer images where the callbacks stop it, but
-    /// at least one submission.
+    /// Training images in an epoch.
+    pub fn epoch_images(&self) -> usize {
+        self.train.len
+    }
+
+    /// Whether there are images to validate on.
+    pub fn validates(&self) -> bool {
+        self.validation.is_some()
+    }
+
+    /// Trains from `position` to the end of its epoch, or until the callbacks stop it or
+    /// the moment `until` is past; then by at least one submission, where any is left.
     ///
     /// # Errors
     /// If the device fails.
-    pub fn train_epoch(&mut self, epoch: usize, callbacks: &mut Callbacks<'_>) -> Result<Metrics> {
+    pub fn train(
+        &mut self,
+        position: &mut Position,
+        until: Option<Instant>,
+        callbacks: &mut Callbacks<'_>,
+    ) -> Result<()> {
         let before = self.backend.counters();
         if self.config.shuffle {
             let step = Step {
-                number: epoch as u32,
+                number: position.epoch as u32,
                 seed: self.config.seed,
                 ..Step::default()
             };
             self.backend.run(self.programs.shuffle, &[step])?;
         }
-        let mut progress = Progress::new(epoch, self.train.len, self.config.log_every);
+        let start = position.images;
+        let mut progress = Progress::new(position, self.train.len, self.config.log_every);
         let mut flying: VecDeque<InFlight> = VecDeque::new();
-        let mut first = 0;
+        let mut first = start;
         self.pace.pause();
         loop {
-            let more = first < self.train.len && (first == 0 || !callbacks.stopped());
+            let halt = callbacks.stopped() || until.is_some_and(|t| Instant::now() >= t);
+            let more = first < self.train.len && (first == start || !halt);
             if more && flying.len() < IN_FLIGHT {
                 let sent = self.submit_training(first)?;
                 first += sent.images;
@@ -176,8 +199,58 @@ impl<'a> Session<'a> {
                 break;
             }
         }
+        progress.position.seconds = progress.seconds();
         self.count_steady(before);
-        Ok(progress.metrics)
+        Ok(())
+    }
+
+    /// All that is needed to go on from `position`; its epochs that are over come from
+    /// `history`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn checkpoint(
+        &mut self,
+        position: &Position,
+        history: &[HistoryRow],
+    ) -> Result<Checkpoint> {
+        let over = history.iter().filter(|row| row.epoch < position.epoch);
+        let history = over.cloned().collect();
+        let mut states = BTreeMap::new();
+        for (name, _) in self.graphs.lasting_states() {
+            let state = State::new(self.backend.read(&name)?.f());
+            states.insert(name, state);
+        }
+        Ok(Checkpoint {
+            position: *position,
+            epoch_images: self.train.len,
+            device: self.backend.describe(),
+            history,
+            states,
+        })
+    }
+
+    /// Puts everything back as it was.
+    ///
+    /// # Errors
+    /// If the checkpoint is of another training, or the device fails.
+    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        let (now, then) = (self.train.len, checkpoint.epoch_images);
+        if now != then {
+            return Err(Error::data(
+                &self.config.data,
+                format!("has {now} training images, it had {then} when the checkpoint was written"),
+            ));
+        }
+        for (name, ty) in self.graphs.lasting_states() {
+            self.backend.write(&name, &checkpoint.state(&name, &ty)?)?;
+        }
+        self.steps_taken = checkpoint.position.steps;
+        let monitor = self.config.monitor()?;
+        for row in &checkpoint.history {
+            self.observe(monitor.score(row));
+        }
+        Ok(())
     }
 
     fn submit_training(&mut self, first: usize) -> Result<InFlight> {
@@ -213,10 +286,20 @@ impl<'a> Session<'a> {
             first: first as u32,
             count: count as u32,
             slot: slot as u32,
-            learning_rate: self.config.learning_rate,
+            learning_rate: self.learning_rate(),
             correction1,
             correction2,
         }
+    }
+
+    /// The learning rate of the last update.
+    pub fn learning_rate(&self) -> f64 {
+        self.schedule.rate(self.steps_taken)
+    }
+
+    /// Takes the score of an epoch that is over, for the schedule.
+    pub fn observe(&mut self, score: f64) {
+        self.schedule.observe(score);
     }
 
     fn collect(&mut self, sent: &InFlight) -> Result<Vec<Metrics>> {
@@ -319,46 +402,51 @@ impl<'a> Session<'a> {
 }
 
 /// An epoch so far.
-struct Progress {
-    epoch: usize,
+struct Progress<'a> {
+    position: &'a mut Position,
     total: usize,
-    done: usize,
     log_every: usize,
     started: Instant,
-    metrics: Metrics,
+    /// Seconds of the epoch before that.
+    earlier: f64,
 }
 
-impl Progress {
-    fn new(epoch: usize, total: usize, log_every: usize) -> Self {
+impl<'a> Progress<'a> {
+    fn new(position: &'a mut Position, total: usize, log_every: usize) -> Self {
         Self {
-            epoch,
+            earlier: position.seconds,
+            position,
             total,
-            done: 0,
             log_every,
             started: Instant::now(),
-            metrics: Metrics::default(),
         }
     }
 
+    fn seconds(&self) -> f64 {
+        self.earlier + self.started.elapsed().as_secs_f64()
+    }
+
     fn add(&mut self, sent: &InFlight, rows: &[Metrics], callbacks: &mut Callbacks<'_>) {
-        self.done += sent.images;
-        let images_per_s = self.done as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
+        self.position.images += sent.images;
+        let images_per_s = self.position.images as f64 / self.seconds().max(1e-9);
+        let epoch = self.position.epoch;
         for (step, row) in sent.steps.iter().zip(rows) {
-            self.metrics.add(row);
+            self.position.steps = step.number;
+            self.position.metrics.add(row);
             if self.log_every > 0 && (step.number as usize).is_multiple_of(self.log_every) {
                 callbacks.event(Event::Step {
                     step: step.number,
-                    epoch: self.epoch,
+                    epoch,
                     loss: row.loss(),
                     images_per_s,
                 });
             }
         }
         callbacks.event(Event::Progress {
-            epoch: self.epoch,
-            done: self.done,
+            epoch,
+            done: self.position.images,
             total: self.total,
-            metrics: self.metrics,
+            metrics: self.position.metrics,
             images_per_s,
         });
     }
