@@ -4,7 +4,6 @@ use super::{interrupt, output, shared};
 use gpucnn::formats::{atomic, safetensors};
 use gpucnn::graph::Profile;
 use gpucnn::model::Model;
-use gpucnn::ops::optimizer::Optimizer;
 use gpucnn::report::profile;
 use gpucnn::train::{self, Callbacks, Config, Event, HistoryRow, RunFolder, Summary};
 use gpucnn::{Error, Result};
@@ -78,27 +77,17 @@ pub struct Args {
 
 impl Args {
     fn config(&self, model: &Model) -> Result<Config> {
-        let defaults = model.training();
-        let name = self.optimizer.clone();
-        let optimizer_name = name.unwrap_or_else(|| defaults.optimizer.clone());
-        let own = Optimizer::by_name(&optimizer_name);
-        // A rate that was stated for the model's optimizer says nothing of another.
-        let model_rate = defaults
-            .learning_rate
-            .filter(|_| optimizer_name == defaults.optimizer);
-        let rate = self.learning_rate.or(model_rate);
+        let mut config = Config::new(model)?;
+        if let Some(name) = &self.optimizer {
+            config = config.with_optimizer(name)?;
+        }
         let config = Config {
-            data: self.data.clone().unwrap_or_else(|| "mnist".into()),
-            epochs: self.epochs.unwrap_or(defaults.epochs),
-            batch_size: self.batch_size.unwrap_or(defaults.batch_size),
-            learning_rate: rate
-                .or(own.map(|o| o.default_learning_rate()))
-                .unwrap_or(0.001),
-            weight_decay: self
-                .weight_decay
-                .or(own.map(|o| o.weight_decay))
-                .unwrap_or(0.0),
-            optimizer: optimizer_name,
+            data: self.data.clone().unwrap_or(config.data),
+            epochs: self.epochs.unwrap_or(config.epochs),
+            batch_size: self.batch_size.unwrap_or(config.batch_size),
+            learning_rate: self.learning_rate.unwrap_or(config.learning_rate),
+            weight_decay: self.weight_decay.unwrap_or(config.weight_decay),
+            optimizer: config.optimizer,
             seed: self.seed,
             device: self.device.clone(),
             limit: self.limit,

@@ -122,10 +122,7 @@ impl RunFolder {
     /// # Errors
     /// If a file cannot be written; the old ones stay as they were.
     pub fn save_epoch(&mut self, row: &HistoryRow, weights: &Weights) -> Result<()> {
-        let metadata = BTreeMap::from([
-            ("format".to_owned(), "gpucnn-1".to_owned()),
-            ("epoch".to_owned(), row.epoch.to_string()),
-        ]);
+        let metadata = BTreeMap::from([("epoch".to_owned(), row.epoch.to_string())]);
         safetensors::save(&self.path.join(WEIGHTS), weights, &metadata)?;
         self.history.push(row.clone());
         let path = self.path.join(HISTORY);
