@@ -52,11 +52,11 @@ pub fn run(args: &Args) -> Result<()> {
         let problem = "--device cpu, the reference path, has no kernels to measure";
         return Err(Error::Usage(problem.into()));
     }
-    let mut names: Vec<&str> = args.model.iter().map(String::as_str).collect();
-    if names.is_empty() {
-        names.extend(Model::presets());
-    }
-    let training = |name: &&str| Training::new(Model::load(name)?, args.batch_size);
+    let names: Vec<String> = match args.model.is_empty() {
+        true => Model::presets().map(str::to_owned).collect(),
+        false => args.model.clone(),
+    };
+    let training = |name: &String| Training::new(Model::load(name)?, args.batch_size);
     let trainings: Vec<_> = names.iter().map(training).collect::<Result<_>>()?;
     let earlier = args.compare.as_deref().map(Earlier::load).transpose()?;
     let gpu = shared::open_gpu(&args.device)?;
