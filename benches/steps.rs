@@ -1,4 +1,5 @@
-//! Whole training steps on random images: `cargo bench`.
+//! Whole training steps on random images: `cargo bench`, or `cargo bench -- resnet20` for
+//! some of them.
 //!
 //! * `step/MODEL/BATCH`: a step of every preset, from the first dispatch to the last,
 //!   many steps to a submission as in training;
@@ -27,8 +28,8 @@ fn steps(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("step");
     group.throughput(Throughput::Elements(BATCH as u64));
     for (name, training) in trainings() {
-        let mut session = training.session(&gpu).expect("the batch fits");
         group.bench_function(BenchmarkId::new(name, BATCH), |bencher| {
+            let mut session = training.session(&gpu).expect("the batch fits");
             bencher.iter_custom(|count| {
                 let begin = Instant::now();
                 session.submit_steps(count as usize).expect("it runs");
@@ -44,8 +45,8 @@ fn host(criterion: &mut Criterion) {
     let gpu = Gpu::open(OpenOptions::default()).expect("an adapter");
     let mut group = criterion.benchmark_group("host");
     for (name, training) in trainings() {
-        let mut session = training.session(&gpu).expect("the batch fits");
         group.bench_function(BenchmarkId::new(name, BATCH), |bencher| {
+            let mut session = training.session(&gpu).expect("the batch fits");
             bencher.iter_custom(|count| {
                 let mut spent = Duration::ZERO;
                 for _ in 0..count {

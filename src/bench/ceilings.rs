@@ -16,10 +16,10 @@ const COUNT: ShaderFile = shader!("bench/count.wgsl");
 const WORKGROUP: usize = 64;
 /// Seconds a dispatch of multiply-adds runs for at least: many times what starting it
 /// costs, and short enough to find a moment when nothing else runs.
-const LONG_ENOUGH: f64 = 0.004;
+const LONG_ENOUGH: f64 = 0.002;
 /// Measurements of a ceiling for each repeat of a kernel: the median tells what a kernel
 /// usually takes, but only the best of many what the device can do.
-const TRIES: usize = 4;
+const TRIES: usize = 8;
 /// Bytes the copies move, read and written: from what stays in a cache to what does not.
 const COPIES: [u64; 4] = [1 << 21, 1 << 23, 1 << 25, 1 << 27];
 /// Dispatches of a submission, and submissions, that the cost of one is found from.

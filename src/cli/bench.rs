@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 /// with its rate and the percentage of the ceiling it comes nearer to.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A preset or a model file (TOML) [default: every preset]
+    /// A preset or a model file (TOML), as often as wanted [default: every preset]
     #[arg(long, value_name = "NAME")]
-    model: Option<String>,
+    model: Vec<String>,
     /// Only kernels with NAME in their op's name
     #[arg(long, value_name = "NAME")]
     op: Option<String>,
@@ -52,21 +52,20 @@ pub fn run(args: &Args) -> Result<()> {
         let problem = "--device cpu, the reference path, has no kernels to measure";
         return Err(Error::Usage(problem.into()));
     }
-    let models = match &args.model {
-        Some(name) => vec![Model::load(name)?],
-        None => Model::presets().map(Model::load).collect::<Result<_>>()?,
+    let names: Vec<String> = match args.model.is_empty() {
+        true => Model::presets().map(str::to_owned).collect(),
+        false => args.model.clone(),
     };
-    let trainings = models
-        .into_iter()
-        .map(|m| Training::new(m, args.batch_size));
-    let trainings: Vec<_> = trainings.collect::<Result<_>>()?;
+    let training = |name: &String| Training::new(Model::load(name)?, args.batch_size);
+    let trainings: Vec<_> = names.iter().map(training).collect::<Result<_>>()?;
     let earlier = args.compare.as_deref().map(Earlier::load).transpose()?;
     let gpu = shared::open_gpu(&args.device)?;
     eprintln!("device: {}", gpu.describe());
     let ceilings = Ceilings::measure(&gpu, args.repeats)?;
     show_ceilings(args, &ceilings);
     let mut measured = Vec::new();
-    for training in &trainings {
+    for (name, training) in names.iter().zip(&trainings) {
+        eprintln!("measuring {name}");
         let mut kernels = training.kernels(&gpu, &ceilings, args.repeats)?;
         if let Some(op) = &args.op {
             kernels = bench::of_op(kernels, op)?;

@@ -72,8 +72,9 @@ pub fn svg(ceilings: &Ceilings, kernels: &[Kernel]) -> String {
     );
     text(&mut out, [left, 24.0], "start", &ceilings.device);
     grid(&mut out, x, y);
-    for (gb_per_s, label) in &slopes {
-        roof(&mut out, x, y, peak, *gb_per_s, label);
+    // Above the first line and below the second, which may be close.
+    for ((gb_per_s, label), place) in slopes.iter().zip([-5, 14]) {
+        roof(&mut out, [x, y], peak, *gb_per_s, label, place);
     }
     let [px, py] = [x.at(x.high()), y.at(peak)];
     text(
@@ -139,8 +140,9 @@ fn power(decade: i32) -> String {
     format!("{}", 10f64.powi(decade))
 }
 
-/// A sloping line up to the ridge, then the flat one, within the axes.
-fn roof(out: &mut String, x: Axis, y: Axis, peak: f64, gb_per_s: f64, label: &str) {
+/// A sloping line up to the ridge, then the flat one, within the axes; the label `place`
+/// pixels below the slope.
+fn roof(out: &mut String, [x, y]: [Axis; 2], peak: f64, gb_per_s: f64, label: &str, place: i32) {
     let ridge = peak / gb_per_s;
     let start = x.low().max(y.low() / gb_per_s);
     let [begin, top] = [start, ridge].map(|i| [x.at(i), y.at(i * gb_per_s)]);
@@ -151,7 +153,7 @@ fn roof(out: &mut String, x: Axis, y: Axis, peak: f64, gb_per_s: f64, label: &st
     let label = escaped(label);
     let _ = writeln!(
         out,
-        "<text transform=\"translate({cx:.1} {cy:.1}) rotate({degrees:.1})\" y=\"-5\" \
+        "<text transform=\"translate({cx:.1} {cy:.1}) rotate({degrees:.1})\" y=\"{place}\" \
          text-anchor=\"middle\">{label}</text>"
     );
 }
