@@ -210,7 +210,7 @@ impl<'a> Graphs<'a> {
         for (name, _) in self.method.optimizer.rule.states() {
             states.push((optimizer_state(name), self.parameters.ty()));
         }
-        states.retain(|(_, ty)| ty.shape.len() > 0);
+        states.retain(|(_, ty)| !ty.shape.is_empty());
         states
     }
 
