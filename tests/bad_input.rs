@@ -85,6 +85,15 @@ fn unknown_names() {
     );
     refused(
         &files,
+        &["train", "--schedule", "cosin"],
+        &["\"cosin\"", "constant, step, cosine"],
+    );
+    let (model, data) = (files.model(), files.idx("data", 20, 10));
+    let weights = ["train", &model, "--data", &data, "--device", "cpu"];
+    let weights = [&weights[..], &["--class-weights", "1,2"]].concat();
+    refused(&files, &weights, &["--class-weights", "10 numbers", "1,2"]);
+    refused(
+        &files,
         &["eval", "run"],
         &["run: is no run folder", "gpucnn train"],
     );
@@ -126,6 +135,15 @@ fn numbers_out_of_range() {
         ("--weight-decay=-1", ""),
         ("--val-split", "1"),
         ("--limit", "0"),
+        ("--schedule-every", "0"),
+        ("--schedule-factor", "0"),
+        ("--min-learning-rate=-1", ""),
+        ("--warmup=-1", ""),
+        ("--warmup", "10"),
+        ("--label-smoothing", "1"),
+        ("--monitor", "luck"),
+        ("--clip-norm", "0"),
+        ("--clip-value", "inf"),
     ] {
         let mut args = vec!["train", "--device", "cpu", flag];
         args.extend(Some(value).filter(|v| !v.is_empty()));
@@ -410,4 +428,44 @@ fn a_run_folder_with_damaged_files() {
         "cpu",
     ];
     refused(&files, &train, &["run: holds a run already", "--out"]);
+}
+
+#[test]
+fn bench_refuses_what_it_cannot_measure() {
+    let files = Files::new();
+    let model = files.model();
+    refused(
+        &files,
+        &["bench", "--repeats", "0"],
+        &["--repeats", "at least 1"],
+    );
+    refused(
+        &files,
+        &["bench", "--batch-size", "0"],
+        &["--batch-size", "at least 1"],
+    );
+    refused(
+        &files,
+        &["bench", "--device", "cpu"],
+        &["--device cpu", "no kernels"],
+    );
+    let other = files.write("other.jsonl", "{\"event\":\"epoch\"}\n");
+    let args = ["bench", "--compare", &other];
+    refused(
+        &files,
+        &args,
+        &["other.jsonl", "line 1", "gpucnn bench --json"],
+    );
+    let args = ["bench", "--compare", "nowhere.jsonl"];
+    refused(&files, &args, &["nowhere.jsonl"]);
+    let args = [
+        "bench",
+        "--model",
+        &model,
+        "--repeats",
+        "1",
+        "--op",
+        "attention",
+    ];
+    refused(&files, &args, &["\"attention\"", "matmul"]);
 }

@@ -5,7 +5,7 @@ mod files;
 use files::{Files, exists, gpucnn, json_lines};
 use gpucnn::formats::safetensors;
 use gpucnn::model::Model;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Runs the binary, which must succeed; standard output and standard error.
 fn run(files: &Files, args: &[&str]) -> [String; 2] {
@@ -72,7 +72,8 @@ fn train_prints_a_line_an_epoch_and_leaves_a_run() {
     assert_eq!(weights["conv1.weight"].shape().dims(), [4, 1, 3, 3]);
     assert_eq!(weights["fc1.weight"].shape().dims(), [10, 36]);
     let history = std::fs::read_to_string(files.path("run/history.csv")).unwrap();
-    let header = "epoch,images,loss,accuracy,val_loss,val_accuracy,seconds,images_per_s";
+    let header =
+        "epoch,images,loss,accuracy,val_loss,val_accuracy,learning_rate,seconds,images_per_s";
     assert_eq!(history.lines().next(), Some(header));
     assert_eq!(history.lines().count(), 3);
     let config = std::fs::read_to_string(files.path("run/config.toml")).unwrap();
@@ -187,7 +188,8 @@ fn the_same_seed_gives_the_same_run_and_init_goes_on_from_its_weights() {
     train("a", &["--seed", "7"]);
     train("b", &["--seed", "7"]);
     train("c", &["--seed", "8"]);
-    assert_eq!(weights("a").unwrap(), weights("b").unwrap());
+    let bytes = |run: &str| std::fs::read(files.path(run).join("weights.safetensors")).unwrap();
+    assert_eq!(bytes("a"), bytes("b"));
     assert_ne!(weights("a").unwrap(), weights("c").unwrap());
     let init = files.text("a/weights.safetensors");
     // Nothing moves at this rate: what comes out is what went in.
@@ -305,4 +307,65 @@ fn devices_lists_every_adapter() {
         number(line, "max_buffer_size");
         assert!(line["features"].is_array());
     }
+}
+
+#[test]
+fn bench_measures_compares_and_draws() {
+    let files = Files::new();
+    let model = files.model();
+    let bench = [
+        "bench",
+        "--model",
+        &model,
+        "--batch-size",
+        "4",
+        "--repeats",
+        "1",
+    ];
+    let lines = run_json(&files, &bench);
+    assert_eq!(lines[0]["event"], "ceilings");
+    for field in ["f32_gflops", "readback_us"] {
+        assert!(number(&lines[0], field) > 0.0, "{field}");
+    }
+    let kernels = events(&lines, "kernel");
+    assert_eq!(kernels.len(), lines.len() - 1);
+    let ops: Vec<_> = kernels.iter().map(|k| k["op"].as_str().unwrap()).collect();
+    for op in ["conv2d", "matmul", "conv2d_weight_grad", "optimizer"] {
+        assert!(ops.contains(&op), "no {op} in {ops:?}");
+    }
+    for kernel in &kernels {
+        assert_eq!(
+            (&kernel["model"], number(kernel, "batch")),
+            (&json!("tiny"), 4.0)
+        );
+        for field in ["us", "bytes", "gb_per_s", "percent"] {
+            assert!(number(kernel, field) > 0.0, "{field}: {kernel}");
+        }
+        let dispatches = kernel["dispatches"].as_array().unwrap();
+        let sum: f64 = dispatches.iter().map(|d| number(d, "us")).sum();
+        assert!((sum - number(kernel, "us")).abs() < 1e-3, "{kernel}");
+    }
+
+    // The same again, against itself at twice the speed, in tables.
+    let mut earlier = lines.clone();
+    for line in &mut earlier[1..] {
+        line["us"] = json!(2.0 * number(line, "us"));
+    }
+    let earlier: Vec<_> = earlier.iter().map(Value::to_string).collect();
+    let earlier = files.write("earlier.jsonl", earlier.join("\n"));
+    let more = [
+        "--op",
+        "matmul",
+        "--compare",
+        &earlier,
+        "--roofline",
+        "roof.svg",
+    ];
+    let [out, err] = run(&files, &[&bench[..], &more].concat());
+    assert!(out.contains("f32 multiply-adds") && out.contains("tiny, batch 4"));
+    assert!(out.contains("Faster") && !out.contains("conv1"), "{out}");
+    assert!(err.contains("roofline: roof.svg"), "{err}");
+    let picture = std::fs::read_to_string(files.path("roof.svg")).unwrap();
+    let matmuls = ops.iter().filter(|op| **op == "matmul").count();
+    assert_eq!(picture.matches("<circle").count(), matmuls);
 }

@@ -246,7 +246,7 @@ impl<'a> Net<'a> {
         for (name, _) in self.golden.optimizer.rule.states() {
             inputs.push(graph.state(*name, ty.clone()));
         }
-        let update = Update(self.golden.optimizer);
+        let update = Update::new(self.golden.optimizer);
         graph.add(Box::new(update), &inputs).unwrap();
         self.backend.compile(graph.optimized()).unwrap()
     }

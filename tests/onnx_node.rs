@@ -360,7 +360,9 @@ fn update(
     let at = |kind: usize, tensor: usize| 2 + kind * tensors + tensor;
     for tensor in 0..tensors {
         let inputs: Vec<Value> = (0..2 + states).map(|k| w.inputs[at(k, tensor)]).collect();
-        w.graph.add(Box::new(Update(optimizer)), &inputs).unwrap();
+        w.graph
+            .add(Box::new(Update::new(optimizer)), &inputs)
+            .unwrap();
     }
     let mut outputs = Vec::new();
     for kind in (0..2 + states).filter(|k| *k != 1) {

@@ -10,6 +10,7 @@ use gpucnn::infer::{Predictor, probabilities};
 use gpucnn::model::{Conv2d, Dense, Flatten, MaxPool2d, Model};
 use gpucnn::ops::Draw;
 use gpucnn::ops::activation::Function::Relu;
+use gpucnn::tensor::Tensor;
 use gpucnn::train::{Callbacks, Config, Event, HistoryRow, RunFolder, Summary, Weights, train};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -67,16 +68,10 @@ fn config() -> Config {
         batch_size: 4,
         optimizer: "sgd".into(),
         learning_rate: 0.05,
-        weight_decay: 0.0,
         seed: 3,
-        device: "auto".into(),
-        limit: None,
-        val_split: None,
-        shuffle: true,
         log_every: 1,
         checkpoint_minutes: 0.0,
-        keep_checkpoints: 2,
-        profile: false,
+        ..Config::default()
     }
 }
 
@@ -128,6 +123,14 @@ impl Run {
     fn new(model: &Model, data: &Dataset, config: &Config, backend: Box<dyn Backend>) -> Self {
         let weights = model.initial_weights(config.seed);
         Self::from(&weights, model, data, config, backend)
+    }
+
+    fn history(&self) -> Vec<HistoryRow> {
+        let row = |event: &Event| match event {
+            Event::Epoch(row) => Some(row.clone()),
+            _ => None,
+        };
+        self.events.iter().filter_map(row).collect()
     }
 
     /// The loss of each step.
@@ -432,4 +435,196 @@ fn a_stopped_training_leaves_a_run_with_the_images_it_saw() {
     assert_eq!(rows[1], last);
     let left = RunFolder::open(&path).unwrap();
     assert_ne!(left.weights(&model).unwrap(), weights);
+}
+
+#[test]
+fn updates_take_the_learning_rate_of_the_schedule() {
+    let data = random_data([1, 12, 12], 20, 0);
+    let model = small_model();
+    let scheduled = Config {
+        epochs: 2,
+        schedule: "step".into(),
+        schedule_every: Some(1),
+        schedule_factor: AT_REST,
+        ..config()
+    };
+    let run = Run::new(&model, &data, &scheduled, own_gpu());
+    let rates: Vec<f64> = run.history().iter().map(|r| r.learning_rate).collect();
+    assert_eq!(rates, [0.05, 0.05 * AT_REST]);
+    // The second epoch moves nothing, the first as without a schedule.
+    let one = Run::new(&model, &data, &config(), own_gpu());
+    assert_eq!(run.losses()[..5], one.losses());
+    for (name, weight) in &run.weights {
+        for (a, b) in weight.data().iter().zip(one.weights[name].data()) {
+            assert!((a - b).abs() <= 1e-9, "{name}: {a} {b}");
+        }
+    }
+    let warm = Config {
+        warmup: 1.0,
+        schedule: "cosine".into(),
+        epochs: 3,
+        ..config()
+    };
+    let run = Run::new(&model, &data, &warm, own_gpu());
+    let rates: Vec<f64> = run.history().iter().map(|r| r.learning_rate).collect();
+    // The last updates of the epochs: 5 of 5 warm, then 4 and 9 of 10 updates of the cosine.
+    let cosine = |done: f64| 0.025 * (1.0 + (std::f64::consts::PI * done / 10.0).cos());
+    assert_eq!(rates, [0.05, cosine(4.0), cosine(9.0)]);
+}
+
+#[test]
+fn plateau_lowers_the_rate_where_the_score_stays() {
+    let data = random_data([1, 12, 12], 20, 10);
+    let plateau = Config {
+        epochs: 4,
+        learning_rate: AT_REST,
+        schedule: "plateau".into(),
+        schedule_every: Some(1),
+        schedule_factor: 0.5,
+        ..config()
+    };
+    let run = Run::new(&small_model(), &data, &plateau, own_gpu());
+    let rates: Vec<f64> = run.history().iter().map(|r| r.learning_rate).collect();
+    // The first score is the best so far; the others are the same.
+    let expected = [1.0, 1.0, 0.5, 0.25].map(|f| f * AT_REST);
+    assert_eq!(rates, expected);
+}
+
+#[test]
+fn label_smoothing_and_class_weights_shape_the_gradient() {
+    let data = random_data([1, 12, 12], 4, 0);
+    let model = small_model();
+    let initial = model.initial_weights(3);
+    let cpu = Box::new(CpuBackend::new());
+    let mut predictor = Predictor::new(&model, &initial, 4, cpu).unwrap();
+    let logits = predictor.logits(&data.train.images).unwrap();
+    let listed: Vec<f64> = (0..10).map(|c| 0.5 + f64::from(c)).collect();
+    let text = listed.iter().map(f64::to_string).collect::<Vec<_>>();
+    for (smoothing, weighted) in [(0.0, false), (0.2, false), (0.0, true), (0.2, true)] {
+        let config = Config {
+            label_smoothing: smoothing,
+            class_weights: weighted.then(|| text.join(",")),
+            ..config()
+        };
+        let trained = Run::new(&model, &data, &config, own_gpu()).weights;
+        // By the last bias, loss = sum_i l_i / sum_i w_(y_i) has the derivative of each l_i
+        // by its logits: T p_c - t_c, t_c = w_c (e / 10 + (1 - e) [c = y]), T = sum t_c.
+        let weight = |c: usize| if weighted { listed[c] } else { 1.0 };
+        let labels = || data.train.labels.iter().map(|l| *l as usize);
+        let total: f64 = labels().map(weight).sum();
+        for c in 0..10 {
+            let mut gradient = 0.0;
+            for (row, label) in logits.iter().zip(labels()) {
+                let hit = |c: usize| f64::from(u8::from(c == label));
+                let target = |c: usize| weight(c) * (smoothing / 10.0 + (1.0 - smoothing) * hit(c));
+                let mass: f64 = (0..10).map(target).sum();
+                gradient += (mass * probabilities(row)[c] - target(c)) / total;
+            }
+            let moved = |w: &Weights| f64::from(w["fc2.bias"].data()[c]);
+            let found = (moved(&initial) - moved(&trained)) / config.learning_rate;
+            // A few roundings of numbers of about 1 in f32, over the learning rate.
+            assert!((found - gradient).abs() < 1e-5, "{c}: {found} {gradient}");
+        }
+    }
+}
+
+/// The movement of every weight, and its norm.
+fn movement(from: &Weights, to: &Weights) -> (Vec<f64>, f64) {
+    let pairs = from.iter().map(|(name, w)| (w.data(), to[name].data()));
+    let moved: Vec<f64> = pairs
+        .flat_map(|(a, b)| a.iter().zip(b).map(|(a, b)| f64::from(*b) - f64::from(*a)))
+        .collect();
+    let norm = moved.iter().map(|m| m * m).sum::<f64>().sqrt();
+    (moved, norm)
+}
+
+#[test]
+fn weight_decay_spares_biases_unless_all_shall_decay() {
+    let data = random_data([1, 12, 12], 4, 0);
+    let model = small_model();
+    let mut initial = model.initial_weights(3);
+    for weight in initial.values_mut() {
+        // Biases begin at zero, where no decay would show.
+        let shifted = weight.data().iter().map(|w| w + 0.5).collect();
+        *weight = Tensor::new(weight.shape().clone(), shifted).unwrap();
+    }
+    for (optimizer, profile) in [("sgd", ProfileKind::CpuLike), ("adamw", ProfileKind::Gpu)] {
+        let run = |weight_decay, decay_all| {
+            let config = Config {
+                optimizer: optimizer.into(),
+                weight_decay,
+                decay_all,
+                ..config()
+            };
+            Run::from(&initial, &model, &data, &config, gpu(profile)).weights
+        };
+        let [without, some, all] = [run(0.0, false), run(0.1, false), run(0.1, true)];
+        for (name, weight) in &without {
+            let decays = |decayed: &Weights| {
+                let pairs = weight.data().iter().zip(decayed[name].data());
+                let mut differences = pairs.zip(initial[name].data()).map(|((a, b), start)| {
+                    // Both kinds of decay take lr * wd * p from it.
+                    (f64::from(a - b) - 0.05 * 0.1 * f64::from(*start)).abs()
+                });
+                // Some roundings of weights below 2.
+                differences.all(|d| d < 1e-6)
+            };
+            assert_eq!(
+                decays(&some),
+                !name.ends_with("bias"),
+                "{optimizer}: {name}"
+            );
+            assert!(decays(&all), "{optimizer}: {name}");
+        }
+    }
+}
+
+#[test]
+fn gradients_are_clipped_by_norm_and_by_value() {
+    let data = random_data([1, 12, 12], 4, 0);
+    let model = small_model();
+    let initial = model.initial_weights(3);
+    for profile in [ProfileKind::CpuLike, ProfileKind::Gpu] {
+        // What a step of SGD takes from the weights, over its learning rate.
+        let run = |clip_norm, clip_value| {
+            let config = Config {
+                clip_norm,
+                clip_value,
+                learning_rate: 1.0,
+                ..config()
+            };
+            let trained = Run::new(&model, &data, &config, gpu(profile)).weights;
+            movement(&initial, &trained)
+        };
+        let (free, norm) = run(None, None);
+        // Twenty roundings of gradients and weights of at most about 2 each.
+        let same = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 2e-6);
+        assert!(norm > 0.1, "{norm}");
+        assert!(same(&run(Some(2.0 * norm), None).0, &free));
+        let (clipped, _) = run(Some(0.25 * norm), None);
+        let expected: Vec<f64> = free.iter().map(|g| 0.25 * g).collect();
+        assert!(same(&clipped, &expected), "{profile}");
+        let largest = free.iter().fold(0.0, |a: f64, g| a.max(g.abs()));
+        let limit = 0.3 * largest;
+        let (clipped, _) = run(None, Some(limit));
+        let expected: Vec<f64> = free.iter().map(|g| g.clamp(-limit, limit)).collect();
+        assert!(same(&clipped, &expected), "{profile}");
+    }
+}
+
+#[test]
+fn clipping_and_groups_add_no_more_than_two_dispatches_a_step() {
+    let data = random_data([1, 12, 12], 4, 0);
+    let dispatches = |config: &Config| {
+        let run = Run::new(&small_model(), &data, config, own_gpu());
+        (run.summary.dispatches, run.summary.bytes_read_back)
+    };
+    let (plain, bytes) = dispatches(&config());
+    let clipped = Config {
+        clip_norm: Some(1.0),
+        weight_decay: 0.1,
+        ..config()
+    };
+    // The norm takes two, the update stays one, and nothing more is read back.
+    assert_eq!(dispatches(&clipped), (plain + 2, bytes));
 }

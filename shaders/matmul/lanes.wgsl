@@ -6,7 +6,8 @@
 //           read by vec4 where QUADS_A: its rows are whole vec4
 //   b, b4   [K, N], or [N, K] where TRANSPOSE_B; likewise
 //   bias    [N], read where HAS_BIAS; otherwise anything
-//   c       [M, N]; or [SPLITS, M, N] partial sums where PARTIAL, without epilogue
+//   C       by the hook `put`: [M, N]; or [SPLITS, M, N] partial sums where PARTIAL,
+//           without epilogue
 //
 // Tile picture: a workgroup is one subgroup and computes ROWS x 4 LANES of C, going along
 // K in steps of DEPTH. Each lane keeps four columns of all rows.
@@ -56,9 +57,10 @@ const LINE: u32 = select(QUADS_K, ROWS / 4u, TRANSPOSE_A);     // quads of a lin
 @group(0) @binding(2) var<storage, read> b: array<f32>;
 @group(0) @binding(3) var<storage, read> b4: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
-@group(0) @binding(5) var<storage, read_write> c: array<f32>;
 
 fn activate(x: f32, alpha: f32) -> f32 { return x; }
+fn put(at: u32, count: u32, values: vec4<f32>) {
+}
 fn spread(v: f32) -> array<f32, LANES> { return array<f32, LANES>(v); }
 
 // Four elements side by side in memory, from column `column` of row `row` of a matrix that
@@ -89,18 +91,15 @@ fn quad_of_b(row: u32, column: u32, rows: u32, columns: u32) -> vec4<f32> {
     return select(vec4<f32>(), quad, inside);
 }
 
-fn put(m: u32, n: u32, split: u32, sum: f32) {
-    if m >= M || n >= N {
-        return;
+fn finish(n: u32, sum: f32) -> f32 {
+    if PARTIAL {
+        return sum;
     }
     var value = sum;
-    if !PARTIAL {
-        if HAS_BIAS {
-            value += bias[n];
-        }
-        value = activate(value, ALPHA);
+    if HAS_BIAS {
+        value += bias[min(n, N - 1u)];
     }
-    c[(split * M + m) * N + n] = value;
+    return activate(value, ALPHA);
 }
 
 @compute @workgroup_size(LANES)
@@ -161,9 +160,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
 
     for (var r = 0u; r < ROWS; r++) {
-        put(m + r, n, group.z, sums[r].x);
-        put(m + r, n + 1u, group.z, sums[r].y);
-        put(m + r, n + 2u, group.z, sums[r].z);
-        put(m + r, n + 3u, group.z, sums[r].w);
+        if m + r < M && n < N {
+            let s = sums[r];
+            let values = vec4<f32>(finish(n, s.x), finish(n + 1u, s.y), finish(n + 2u, s.z), finish(n + 3u, s.w));
+            put((group.z * M + m + r) * N + n, min(4u, N - n), values);
+        }
     }
 }

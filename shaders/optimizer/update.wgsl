@@ -1,20 +1,24 @@
 // One optimizer step over a whole arena of parameters, in place. The rules are Keras's
-// (keras.optimizers); lr is the step's learning rate, wd the weight decay.
+// (keras.optimizers); lr is the step's learning rate, wd the weight decay, g the gradient
+// times SCALE, made shorter to the norm CLIP_NORM or clamped to CLIP_VALUE, and then, unless
+// the decay is DECOUPLED, plus wd p.
 //
-//   SGD      g += wd p;  p -= lr g
-//   MOMENTUM g += wd p;  v = mu v - lr g;  p += v, or p += mu v - lr g with NESTEROV
-//   ADAM     p -= lr DECOUPLED_DECAY p;  m += (1 - b1)(g - m);  v += (1 - b2)(g g - v);
+//   SGD      p -= lr g
+//   MOMENTUM v = mu v - lr g;  p += v, or p += mu v - lr g with NESTEROV
+//   ADAM     p -= lr wd p, if DECOUPLED;   m += (1 - b1)(g - m);  v += (1 - b2)(g g - v);
 //            p -= lr sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)
 //   RMSPROP  v = rho v + (1 - rho) g g;  d = lr g / sqrt(v + eps), where CENTERED
 //            a = rho a + (1 - rho) g and v - a a stands for v;  p -= d, with momentum
 //            u = mu u + d;  p -= u
 //   ADAGRAD  v += g g;  p -= lr g / sqrt(v + eps)
-//   LION     p -= lr DECOUPLED_DECAY p;  p -= lr sign(b1 m + (1 - b1) g);
+//   LION     p -= lr wd p, if DECOUPLED;   p -= lr sign(b1 m + (1 - b1) g);
 //            m = b2 m + (1 - b2) g
 //
 //   parameters   f32 seen as vec4, updated
 //   gradients    as long
 //   state0 ..2   as long, updated; used from the first on, as many as the rule has
+//   decays       f32, the wd of each block of BLOCK elements; not read unless GROUPED
+//   norm         one f32, the square of the gradient's norm; not read unless CLIP_NORM > 0
 //
 // One invocation a vec4. Floor: 12 + 8 STATES bytes a parameter.
 
@@ -30,8 +34,14 @@ const RMSPROP: u32 = 3u;
 const ADAGRAD: u32 = 4u;
 const LION: u32 = 5u;
 
-const L2: f32 = 0.0;               // weight decay through the gradient
-const DECOUPLED_DECAY: f32 = 0.0;  // weight decay apart from the gradient
+const WEIGHT_DECAY: f32 = 0.0;     // wd of all elements, unless GROUPED
+const DECOUPLED: bool = false;     // whether wd acts apart from the gradient
+const GROUPED: bool = false;       // whether every block has its own wd
+const FIRST_BLOCK: u32 = 0u;       // the block the parameters begin with
+const BLOCK: u32 = 64u;            // elements of a block
+const SCALE: f32 = 1.0;            // factor of the gradients
+const CLIP_NORM: f32 = 0.0;        // largest norm of the scaled gradient; 0: any
+const CLIP_VALUE: f32 = 0.0;       // largest magnitude of its elements; 0: any
 const MU: f32 = 0.0;               // momentum
 const NESTEROV: bool = false;
 const CENTERED: bool = false;
@@ -57,10 +67,37 @@ struct Step {
 @group(0) @binding(2) var<storage, read_write> state0: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> state1: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> state2: array<vec4<f32>>;
-@group(0) @binding(5) var<uniform> step: Step;
+@group(0) @binding(5) var<storage, read> decays: array<f32>;
+@group(0) @binding(6) var<storage, read> norm: array<f32>;
+@group(0) @binding(7) var<uniform> step: Step;
 
-fn decay(p: vec4<f32>) -> vec4<f32> {
-    return p - step.learning_rate * DECOUPLED_DECAY * p;
+fn weight_decay(i: u32) -> f32 {
+    if GROUPED {
+        return decays[FIRST_BLOCK + 4u * i / BLOCK];
+    }
+    return WEIGHT_DECAY;
+}
+
+// The gradient that the rules see.
+fn gradient(i: u32, p: vec4<f32>) -> vec4<f32> {
+    var g = SCALE * gradients[i];
+    if CLIP_NORM > 0.0 {
+        g *= CLIP_NORM / max(SCALE * sqrt(norm[0]), CLIP_NORM);
+    }
+    if CLIP_VALUE > 0.0 {
+        g = clamp(g, vec4<f32>(-CLIP_VALUE), vec4<f32>(CLIP_VALUE));
+    }
+    if DECOUPLED {
+        return g;
+    }
+    return g + weight_decay(i) * p;
+}
+
+fn decay(i: u32, p: vec4<f32>) -> vec4<f32> {
+    if DECOUPLED {
+        return p - step.learning_rate * weight_decay(i) * p;
+    }
+    return p;
 }
 
 fn sgd(i: u32, p: vec4<f32>, g: vec4<f32>) -> vec4<f32> {
@@ -82,7 +119,7 @@ fn adam(i: u32, p: vec4<f32>, g: vec4<f32>) -> vec4<f32> {
     state0[i] = m;
     state1[i] = v;
     let rate = step.learning_rate * sqrt(step.correction2) / step.correction1;
-    return decay(p) - rate * m / (sqrt(v) + EPSILON);
+    return decay(i, p) - rate * m / (sqrt(v) + EPSILON);
 }
 
 fn rmsprop(i: u32, p: vec4<f32>, g: vec4<f32>) -> vec4<f32> {
@@ -117,7 +154,7 @@ fn adagrad(i: u32, p: vec4<f32>, g: vec4<f32>) -> vec4<f32> {
 fn lion(i: u32, p: vec4<f32>, g: vec4<f32>) -> vec4<f32> {
     let m = state0[i];
     state0[i] = BETA2 * m + ONE_MINUS_BETA2 * g;
-    return decay(p) - step.learning_rate * sign(BETA1 * m + ONE_MINUS_BETA1 * g);
+    return decay(i, p) - step.learning_rate * sign(BETA1 * m + ONE_MINUS_BETA1 * g);
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -127,7 +164,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let p = parameters[i];
-    let g = gradients[i] + L2 * p;
+    let g = gradient(i, p);
     var updated = p;
     switch RULE {
         case SGD: { updated = sgd(i, p, g); }

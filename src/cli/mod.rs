@@ -1,10 +1,12 @@
 //! The command line: parses, calls the library, prints. No logic.
 
+mod bench;
 mod devices;
 mod eval;
 mod interrupt;
 mod output;
 mod predict;
+mod recipe;
 mod shared;
 mod summary;
 mod train;
@@ -32,6 +34,7 @@ enum Command {
     Eval(eval::Args),
     Predict(predict::Args),
     Devices(devices::Args),
+    Bench(bench::Args),
     Summary(summary::Args),
 }
 
@@ -54,6 +57,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Devices(args) => devices::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Summary(args) => summary::run(&args),
     }?;
     Ok(ExitCode::SUCCESS)

@@ -7,10 +7,10 @@ use std::io::Write;
 /// A bar on standard error; invisible where that is no terminal.
 pub fn bar(label: &str) -> ProgressBar {
     let style = ProgressStyle::with_template("{prefix} {wide_bar:.cyan/dim} {pos}/{len} {msg}");
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_prefix(label.to_owned());
-    bar
+    // The setters would draw it at once, before there is anything to show.
+    ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr())
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        .with_prefix(label.to_owned())
 }
 
 /// Prints one JSON object as a line. A reader that has gone away is no error.

@@ -1,10 +1,10 @@
 //! `gpucnn train`
 
+use super::recipe::Recipe;
 use super::{interrupt, output, shared};
 use gpucnn::formats::{atomic, safetensors};
 use gpucnn::graph::Profile;
 use gpucnn::model::Model;
-use gpucnn::ops::optimizer::Optimizer;
 use gpucnn::report::profile;
 use gpucnn::train::{self, Callbacks, Config, Event, HistoryRow, RunFolder, Summary};
 use gpucnn::{Error, Result};
@@ -30,21 +30,8 @@ pub struct Args {
     /// Data set: a name (mnist) or a folder [default: mnist]
     #[arg(long, value_name = "NAME|DIR")]
     data: Option<String>,
-    /// Passes over the training images [default: the model's, 10]
-    #[arg(long, value_name = "N")]
-    epochs: Option<usize>,
-    /// Images a step [default: the model's, 32]
-    #[arg(long, value_name = "N")]
-    batch_size: Option<usize>,
-    /// sgd, momentum, nesterov, adam, adamw, rmsprop, adagrad or lion [default: the model's, adam]
-    #[arg(long, value_name = "NAME")]
-    optimizer: Option<String>,
-    /// Learning rate [default: the optimizer's, as in Keras]
-    #[arg(long, value_name = "F")]
-    learning_rate: Option<f64>,
-    /// Weight decay: decoupled with adamw and lion, L2 with the others [default: adamw 0.004, others 0]
-    #[arg(long, value_name = "F")]
-    weight_decay: Option<f64>,
+    #[command(flatten)]
+    recipe: Recipe,
     /// Seed of initial weights, shuffling and dropout
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u32,
@@ -90,36 +77,20 @@ pub struct Args {
 
 impl Args {
     fn config(&self, model: &Model) -> Result<Config> {
-        let defaults = model.training();
-        let name = self.optimizer.clone();
-        let optimizer_name = name.unwrap_or_else(|| defaults.optimizer.clone());
-        let own = Optimizer::by_name(&optimizer_name);
-        // A rate that was stated for the model's optimizer says nothing of another.
-        let model_rate = defaults
-            .learning_rate
-            .filter(|_| optimizer_name == defaults.optimizer);
-        let rate = self.learning_rate.or(model_rate);
+        let config = self.recipe.config(model)?;
+        let minutes = self.checkpoint_minutes;
         let config = Config {
-            data: self.data.clone().unwrap_or_else(|| "mnist".into()),
-            epochs: self.epochs.unwrap_or(defaults.epochs),
-            batch_size: self.batch_size.unwrap_or(defaults.batch_size),
-            learning_rate: rate
-                .or(own.map(|o| o.default_learning_rate()))
-                .unwrap_or(0.001),
-            weight_decay: self
-                .weight_decay
-                .or(own.map(|o| o.weight_decay))
-                .unwrap_or(0.0),
-            optimizer: optimizer_name,
+            data: self.data.clone().unwrap_or(config.data),
             seed: self.seed,
-            device: self.device.clone().unwrap_or_else(|| "auto".into()),
+            device: self.device.clone().unwrap_or(config.device),
             limit: self.limit,
             val_split: self.val_split,
             shuffle: !self.no_shuffle,
-            log_every: self.log_every.unwrap_or(0),
-            checkpoint_minutes: self.checkpoint_minutes.unwrap_or(10.0),
-            keep_checkpoints: self.keep_checkpoints.unwrap_or(2),
+            log_every: self.log_every.unwrap_or(config.log_every),
+            checkpoint_minutes: minutes.unwrap_or(config.checkpoint_minutes),
+            keep_checkpoints: self.keep_checkpoints.unwrap_or(config.keep_checkpoints),
             profile: self.profile,
+            ..config
         };
         config.check()?;
         Ok(config)
@@ -128,14 +99,14 @@ impl Args {
     /// The settings of the run in `folder`, with what may change when it goes on.
     fn resumed_config(&self, folder: &RunFolder) -> Result<Config> {
         let mut config = folder.config()?;
-        if let Some(epochs) = self.epochs.filter(|n| *n < config.epochs) {
+        if let Some(epochs) = self.recipe.epochs.filter(|n| *n < config.epochs) {
             return Err(Error::Usage(format!(
                 "--epochs {epochs} contradicts the {} that {} is set to; it may only be larger",
                 config.epochs,
                 folder.path().display()
             )));
         }
-        config.epochs = self.epochs.unwrap_or(config.epochs);
+        config.epochs = self.recipe.epochs.unwrap_or(config.epochs);
         config.device = self.device.clone().unwrap_or(config.device);
         config.log_every = self.log_every.unwrap_or(config.log_every);
         let minutes = self.checkpoint_minutes;
@@ -365,7 +336,8 @@ impl Reporter {
             output::json(
                 &json!({"event": "epoch", "epoch": row.epoch, "images": row.images,
                 "loss": row.loss, "accuracy": row.accuracy, "val_loss": row.val_loss,
-                "val_accuracy": row.val_accuracy, "seconds": row.seconds,
+                "val_accuracy": row.val_accuracy, "learning_rate": row.learning_rate,
+                "seconds": row.seconds,
                 "images_per_s": row.images_per_s}),
             );
             return;

@@ -14,6 +14,9 @@ pub type Tensors = BTreeMap<String, Tensor>;
 
 /// Writes tensors as f32, whole or not at all, with `metadata` in the header.
 ///
+/// The same tensors and at most one entry of metadata give the same bytes: the order of
+/// several is left to chance.
+///
 /// # Errors
 /// If the file cannot be written.
 pub fn save(path: &Path, tensors: &Tensors, metadata: &BTreeMap<String, String>) -> Result<()> {

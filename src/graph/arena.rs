@@ -5,12 +5,13 @@
 
 use super::Graph;
 use crate::error::{Error, Result};
+use crate::ops::optimizer::BLOCK;
 use crate::ops::{Array, Value};
 use crate::tensor::{Shape, Tensor, TensorType};
 
 /// Elements a part's start is aligned to: 256 bytes of f32, the largest alignment
-/// WebGPU lets a device ask of a binding.
-const ALIGNMENT: usize = 64;
+/// WebGPU lets a device ask of a binding. So no block has elements of two parts.
+const ALIGNMENT: usize = BLOCK;
 
 /// The layout of an arena.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -64,6 +65,16 @@ impl Arena {
     /// The type of the state that holds it.
     pub fn ty(&self) -> TensorType {
         TensorType::f32([self.len])
+    }
+
+    /// For each [`BLOCK`] of elements the part it belongs to, and how many of the elements
+    /// are the part's; the rest is padding.
+    pub fn blocks(&self) -> impl Iterator<Item = (&Part, usize)> {
+        self.parts.iter().flat_map(|part| {
+            let len = part.shape.len();
+            let starts = (0..len).step_by(BLOCK);
+            starts.map(move |start| (part, BLOCK.min(len - start)))
+        })
     }
 
     /// A view of each part of the arena held in the state `of`, in order.
@@ -149,6 +160,19 @@ mod tests {
             .unwrap();
         let back = arena.unpack(&content).unwrap();
         assert_eq!(back, vec![("a".into(), a), ("b".into(), b)]);
+    }
+
+    #[test]
+    fn blocks_tell_their_part_and_what_of_it_they_hold() {
+        let arena = Arena::new([
+            ("a".into(), Shape::from([2, 70])),
+            ("b".into(), Shape::from([64])),
+            ("c".into(), Shape::from([1])),
+        ]);
+        let blocks: Vec<_> = arena.blocks().map(|(p, n)| (&*p.name, n)).collect();
+        let expected = [("a", 64), ("a", 64), ("a", 12), ("b", 64), ("c", 1)];
+        assert_eq!(blocks, expected);
+        assert_eq!(blocks.len() * BLOCK, arena.len());
     }
 
     #[test]

@@ -23,7 +23,7 @@ impl Graph {
         for second in 0..self.nodes.len() {
             let next = self.nodes[second].clone();
             let Some(first) = self.nodes[..second].iter().position(|n| {
-                n.inputs.len() == 1 && n.outputs == next.inputs && n.op.commutes_with(&*next.op)
+                n.inputs.len() == 1 && n.outputs == next.inputs && next.op.commutes_with(&*n.op)
             }) else {
                 continue;
             };

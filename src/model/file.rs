@@ -9,7 +9,7 @@
 //! mean = [0.1307]
 //! std = [0.3081]
 //!
-//! [training]                   # optional: defaults of `gpucnn train`
+//! [training]                   # optional: defaults of `gpucnn train`, see `TrainingDefaults`
 //! optimizer = "adam"
 //! batch_size = 32
 //!
@@ -34,8 +34,8 @@ struct File {
     input: [usize; 3],
     #[serde(default, skip_serializing_if = "Option::is_none")]
     normalization: Option<NormalizationTable>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    training: Option<TrainingTable>,
+    #[serde(default)]
+    training: TrainingDefaults,
     #[serde(rename = "layer", default)]
     layers: Vec<toml::Table>,
 }
@@ -46,15 +46,6 @@ struct NormalizationTable {
     scale: Option<f32>,
     mean: Option<Vec<f32>>,
     std: Option<Vec<f32>>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TrainingTable {
-    optimizer: Option<String>,
-    learning_rate: Option<f64>,
-    batch_size: Option<usize>,
-    epochs: Option<usize>,
 }
 
 impl Model {
@@ -93,7 +84,7 @@ impl Model {
         let file: File = toml::from_str(text).map_err(|e| fail(e.to_string()))?;
         let mut builder = Self::builder(&file.name, file.input)
             .normalization(normalization(&file, source)?)
-            .training(training(file.training));
+            .training(file.training);
         for table in file.layers {
             let last = builder.last();
             let layer = layer(table, source, builder.layers.len() + 1)?;
@@ -119,12 +110,6 @@ impl Model {
             mean: some(&self.normalization.mean),
             std: some(&self.normalization.std),
         };
-        let training = TrainingTable {
-            optimizer: Some(self.training.optimizer.clone()),
-            learning_rate: self.training.learning_rate,
-            batch_size: Some(self.training.batch_size),
-            epochs: Some(self.training.epochs),
-        };
         let mut previous = INPUT;
         let mut layers = Vec::new();
         for named in &self.layers {
@@ -135,7 +120,7 @@ impl Model {
             name: self.name.clone(),
             input: self.input,
             normalization: Some(normalization),
-            training: Some(training),
+            training: self.training.clone(),
             layers,
         })
         .map_err(fail)
@@ -191,17 +176,6 @@ fn normalization(file: &File, source: &str) -> Result<Normalization> {
     result.mean = table.mean.clone().unwrap_or_default();
     result.std = table.std.clone().unwrap_or_default();
     Ok(result)
-}
-
-fn training(table: Option<TrainingTable>) -> TrainingDefaults {
-    let mut result = TrainingDefaults::default();
-    if let Some(table) = table {
-        result.learning_rate = table.learning_rate;
-        result.optimizer = table.optimizer.unwrap_or(result.optimizer);
-        result.batch_size = table.batch_size.unwrap_or(result.batch_size);
-        result.epochs = table.epochs.unwrap_or(result.epochs);
-    }
-    result
 }
 
 /// A layer as the file states it.

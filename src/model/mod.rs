@@ -35,6 +35,7 @@ pub use layers::{
     Flatten, GlobalAvgPool, MaxPool2d, Mul, Reshape, ZeroPad2d,
 };
 pub use summary::{LayerSummary, Summary};
+pub(crate) use summary::{bytes, grouped};
 pub use values::{Pad, Pair};
 
 use crate::error::{Error, Result};
@@ -43,6 +44,7 @@ use crate::graph::Graph;
 use crate::ops::batch::Normalization;
 use crate::ops::{Builder, Value};
 use crate::tensor::{Shape, TensorType};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 /// A layer in its place: its name and what it reads.
@@ -80,27 +82,60 @@ impl ParameterSpec {
     }
 }
 
-/// How a model is trained unless told otherwise.
-#[derive(Clone, Debug, PartialEq)]
+/// How a model is trained unless told otherwise: the `[training]` table of a model file,
+/// each key as the field of [`Config`](crate::train::Config) of that name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct TrainingDefaults {
     /// Optimizer by name.
     pub optimizer: String,
     /// Learning rate; `None` for the optimizer's own default.
     pub learning_rate: Option<f64>,
+    /// Weight decay; `None` for the optimizer's own default.
+    pub weight_decay: Option<f64>,
+    /// Whether weight decay also acts on biases and normalisation.
+    pub decay_all: bool,
+    /// Largest norm of the gradient of all parameters.
+    pub clip_norm: Option<f64>,
+    /// Largest magnitude of a gradient's elements; not with `clip_norm`.
+    pub clip_value: Option<f64>,
+    /// Label smoothing.
+    pub label_smoothing: f64,
     /// Images a step.
     pub batch_size: usize,
     /// Passes over the training images.
     pub epochs: usize,
+    /// Learning-rate schedule by name.
+    pub schedule: String,
+    /// Epochs between two changes, or plateau's patience; `None` for the schedule's own.
+    pub schedule_every: Option<usize>,
+    /// What a change multiplies the rate by.
+    pub schedule_factor: f64,
+    /// The smallest rate of cosine and plateau.
+    pub min_learning_rate: f64,
+    /// Epochs of linear warm-up, where there are [`epochs`](Self::epochs) in all; of more
+    /// or fewer epochs the same share.
+    pub warmup: f64,
 }
 
 impl Default for TrainingDefaults {
-    /// Keras's: batches of 32; Adam at its default rate, 10 epochs.
+    /// Keras's: batches of 32; Adam at its default rate throughout, 10 epochs.
     fn default() -> Self {
         Self {
             optimizer: "adam".into(),
             learning_rate: None,
+            weight_decay: None,
+            decay_all: false,
+            clip_norm: None,
+            clip_value: None,
+            label_smoothing: 0.0,
             batch_size: 32,
             epochs: 10,
+            schedule: "constant".into(),
+            schedule_every: None,
+            schedule_factor: 0.1,
+            min_learning_rate: 0.0,
+            warmup: 0.0,
         }
     }
 }

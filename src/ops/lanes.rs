@@ -9,6 +9,15 @@ const SPREAD_4: ShaderFile = shader!("subgroup/spread4.wgsl");
 const SPREAD_8: ShaderFile = shader!("subgroup/spread8.wgsl");
 const SPREAD_16: ShaderFile = shader!("subgroup/spread16.wgsl");
 
+/// Most multiply-adds in the kernel's unrolled loop body. Above it the body falls out of
+/// a 32 KiB instruction cache, and compiling it takes more than half a second.
+pub(super) const MOST_UNROLLED: usize = 1300;
+
+/// What a step costs, in multiply-adds of a subgroup. Measured on lavapipe.
+pub(super) const LOAD_COST: usize = 60;
+pub(super) const LOAD_VEC4_COST: usize = 80;
+pub(super) const CARRY_COST: usize = 3;
+
 /// Lanes that work together in such a kernel: the device's subgroup where its size is
 /// one a spread is written for; else 1, each invocation for itself.
 pub(super) fn lanes(profile: &Profile) -> usize {

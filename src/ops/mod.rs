@@ -209,10 +209,10 @@ pub trait Op: Any + Debug + Send + Sync {
         outputs.iter().map(|t| t.shape.len() as u64).sum()
     }
 
-    /// Whether `next` after this elementwise op gives the same as this op after `next`.
-    /// Where `next` makes its input smaller, the graph turns them round.
-    fn commutes_with(&self, next: &dyn Op) -> bool {
-        let _ = next;
+    /// Whether this op, whose output is smaller than its input, gives the same before
+    /// `previous`, an elementwise op, as after it. The graph then turns them round.
+    fn commutes_with(&self, previous: &dyn Op) -> bool {
+        let _ = previous;
         false
     }
 

@@ -289,6 +289,7 @@ mod tests {
                 accuracy: 0.1,
                 val_loss: None,
                 val_accuracy: Some(2.0 / 3.0),
+                learning_rate: 0.1 / 3.0,
                 seconds: 0.7,
                 images_per_s: 1e5 / 7.0,
             }],

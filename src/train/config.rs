@@ -1,12 +1,18 @@
 //! The settings of a training run.
 
+use super::method::{Method, class_weights};
+use super::monitor::Monitor;
+use super::schedule::{Policy, Schedule};
 use crate::error::{Error, Result};
-use crate::ops::optimizer::Optimizer;
+use crate::model::Model;
+use crate::ops::optimizer::{Clip, Optimizer};
 use serde::{Deserialize, Serialize};
+use std::fmt::Display;
 
-/// All settings of a run, resolved: what `config.toml` in the run folder holds.
+/// All settings of a run, resolved: what `config.toml` in the run folder holds. A setting
+/// that a file lacks has its default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The data set's name or folder.
     pub data: String,
@@ -14,12 +20,42 @@ pub struct Config {
     pub epochs: usize,
     /// Images a step.
     pub batch_size: usize,
-    /// sgd, momentum, nesterov, adam, adamw or rmsprop.
+    /// One of [`Optimizer::NAMES`].
     pub optimizer: String,
-    /// Learning rate.
+    /// Learning rate; the highest, where a schedule changes it.
     pub learning_rate: f64,
+    /// constant (the default), step, cosine, one-cycle or plateau; see [`Policy`].
+    pub schedule: String,
+    /// Epochs between two changes of step (default: a third of all, rounded up), patience
+    /// of plateau (10).
+    pub schedule_every: Option<usize>,
+    /// What step and plateau multiply the rate by: 0.1.
+    pub schedule_factor: f64,
+    /// The rate that cosine ends at and plateau does not go below: 0.
+    pub min_learning_rate: f64,
+    /// Epochs, also in part, of linear warm-up before the schedule: 0.
+    pub warmup: f64,
+    /// Whether the loss (the default) or the accuracy tells if training gets better; of the
+    /// validation where there is one.
+    pub monitor: String,
     /// Weight decay: decoupled with adamw and lion, L2 with the others.
     pub weight_decay: f64,
+    /// Whether weight decay also acts on biases and on the scales and shifts of
+    /// normalisation: no; see [`Method::decay_all`].
+    pub decay_all: bool,
+    /// The largest norm of the gradient of all parameters together, weight decay left out;
+    /// longer ones are made as short as that (Pascanu et al. 2013; Keras's
+    /// `global_clipnorm`). Any, by default.
+    pub clip_norm: Option<f64>,
+    /// The largest magnitude of a gradient's elements; larger ones are clamped to it
+    /// (Keras's `clipvalue`). Any, by default. Not together with `clip_norm`.
+    pub clip_value: Option<f64>,
+    /// Share of the target spread evenly over the classes, from 0 (the default) up to 1,
+    /// excluded (Szegedy et al. 2016). The losses that are reported are without it.
+    pub label_smoothing: f64,
+    /// `balanced`, or a weight for each class, separated by commas; see
+    /// [`Method::class_weights`]. The losses that are reported are without them.
+    pub class_weights: Option<String>,
     /// Seed of initial weights, shuffling and dropout.
     pub seed: u32,
     /// The device that was asked for: auto, cpu, or part of a name.
@@ -42,21 +78,162 @@ pub struct Config {
     pub profile: bool,
 }
 
+impl Default for Config {
+    /// Those of `gpucnn train` without arguments: Keras's for the MNIST classic.
+    fn default() -> Self {
+        Self {
+            data: "mnist".into(),
+            epochs: 10,
+            batch_size: 32,
+            optimizer: "adam".into(),
+            learning_rate: 0.001,
+            schedule: "constant".into(),
+            schedule_every: None,
+            schedule_factor: 0.1,
+            min_learning_rate: 0.0,
+            warmup: 0.0,
+            monitor: "loss".into(),
+            weight_decay: 0.0,
+            decay_all: false,
+            clip_norm: None,
+            clip_value: None,
+            label_smoothing: 0.0,
+            class_weights: None,
+            seed: 0,
+            device: "auto".into(),
+            limit: None,
+            val_split: None,
+            shuffle: true,
+            log_every: 0,
+            checkpoint_minutes: 10.0,
+            keep_checkpoints: 2,
+            profile: false,
+        }
+    }
+}
+
 impl Config {
+    /// How `gpucnn train` trains a model without flags: MNIST, shuffled, seed 0, the best
+    /// device; all else as the model has it.
+    ///
+    /// ```
+    /// use gpucnn::{model::Model, train::Config};
+    ///
+    /// let model = Model::load("cifar10-cnn")?;
+    /// let config = Config { data: "cifar".into(), seed: 7, ..Config::new(&model)? };
+    /// assert_eq!(config.optimizer, "rmsprop");
+    /// # Ok::<(), gpucnn::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the model names an optimizer that is not known.
+    pub fn new(model: &Model) -> Result<Self> {
+        let defaults = model.training();
+        let optimizer = known(&defaults.optimizer)?;
+        let own_rate = optimizer.default_learning_rate();
+        Ok(Self {
+            epochs: defaults.epochs,
+            batch_size: defaults.batch_size,
+            optimizer: defaults.optimizer.clone(),
+            learning_rate: defaults.learning_rate.unwrap_or(own_rate),
+            schedule: defaults.schedule.clone(),
+            schedule_every: defaults.schedule_every,
+            schedule_factor: defaults.schedule_factor,
+            min_learning_rate: defaults.min_learning_rate,
+            warmup: defaults.warmup,
+            weight_decay: defaults.weight_decay.unwrap_or(optimizer.weight_decay),
+            decay_all: defaults.decay_all,
+            clip_norm: defaults.clip_norm,
+            clip_value: defaults.clip_value,
+            label_smoothing: defaults.label_smoothing,
+            ..Self::default()
+        })
+    }
+
+    /// The same settings with another number of epochs, of which the warm-up has the same
+    /// share as before.
+    #[must_use]
+    pub fn with_epochs(mut self, epochs: usize) -> Self {
+        self.warmup *= epochs as f64 / self.epochs.max(1) as f64;
+        self.epochs = epochs;
+        self
+    }
+
+    /// The same settings with a schedule, see [`Policy`]; another one than before with its
+    /// own [`schedule_every`](Self::schedule_every).
+    #[must_use]
+    pub fn with_schedule(mut self, name: &str) -> Self {
+        if name != self.schedule {
+            self.schedule = name.to_owned();
+            self.schedule_every = None;
+        }
+        self
+    }
+
+    /// The same settings with an optimizer. Another one than before comes with its own
+    /// learning rate and weight decay: a rate stated for one says nothing of another.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that lists the known ones.
+    pub fn with_optimizer(mut self, name: &str) -> Result<Self> {
+        let optimizer = known(name)?;
+        if name != self.optimizer {
+            self.optimizer = name.to_owned();
+            self.learning_rate = optimizer.default_learning_rate();
+            self.weight_decay = optimizer.weight_decay;
+        }
+        Ok(self)
+    }
+
+    /// The schedule of a training of `updates` updates an epoch.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that lists the known ones.
+    pub fn schedule(&self, updates: usize) -> Result<Schedule> {
+        let policy = Policy::by_name(
+            &self.schedule,
+            self.epochs,
+            self.schedule_every,
+            self.schedule_factor,
+            self.min_learning_rate,
+        )?;
+        let (rate, warmup) = (self.learning_rate, self.warmup);
+        Ok(Schedule::new(policy, rate, warmup, self.epochs, updates))
+    }
+
+    /// What tells whether training gets better.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that names the two.
+    pub fn monitor(&self) -> Result<Monitor> {
+        Monitor::by_name(&self.monitor)
+    }
+
+    /// How a model of `classes` outputs is trained on images with these labels.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if there is no such optimizer or the class weights do not fit.
+    pub fn method(&self, labels: &[u32], classes: usize) -> Result<Method> {
+        let weights = self.class_weights.as_ref();
+        let weights = weights.map(|text| class_weights(text, labels, classes));
+        Ok(Method {
+            label_smoothing: self.label_smoothing,
+            class_weights: weights.transpose()?,
+            decay_all: self.decay_all,
+            clip: match self.clip_norm {
+                Some(most) => Some(Clip::Norm(most)),
+                None => self.clip_value.map(Clip::Value),
+            },
+            ..Method::from(self.optimizer()?)
+        })
+    }
+
     /// The optimizer by name, with the weight decay.
     ///
     /// # Errors
     /// [`Error::Usage`] that lists the known ones.
     pub fn optimizer(&self) -> Result<Optimizer> {
-        Optimizer::by_name(&self.optimizer)
-            .map(|o| o.with_weight_decay(self.weight_decay))
-            .ok_or_else(|| {
-                Error::Usage(format!(
-                    "unknown optimizer {:?}; expected one of {}",
-                    self.optimizer,
-                    Optimizer::NAMES.join(", ")
-                ))
-            })
+        known(&self.optimizer).map(|o| o.with_weight_decay(self.weight_decay))
     }
 
     /// Checks the ranges of all settings.
@@ -64,49 +241,103 @@ impl Config {
     /// # Errors
     /// [`Error::Usage`] that names the flag, the range and what was found.
     pub fn check(&self) -> Result<()> {
-        let fail = |flag: &str, wanted: &str, found: String| {
-            Err(Error::Usage(format!(
-                "{flag} must be {wanted}, found {found}"
-            )))
-        };
-        if self.epochs == 0 {
-            return fail("--epochs", "at least 1", "0".into());
+        let counts = [
+            ("--epochs", Some(self.epochs)),
+            ("--batch-size", Some(self.batch_size)),
+            ("--limit", self.limit),
+            ("--keep-checkpoints", Some(self.keep_checkpoints)),
+            ("--schedule-every", self.schedule_every),
+        ];
+        for (flag, value) in counts {
+            require(flag, value != Some(0), "at least 1", 0)?;
         }
-        if self.batch_size == 0 {
-            return fail("--batch-size", "at least 1", "0".into());
+        let positive = [
+            ("--learning-rate", Some(self.learning_rate)),
+            ("--schedule-factor", Some(self.schedule_factor)),
+            ("--clip-norm", self.clip_norm),
+            ("--clip-value", self.clip_value),
+        ];
+        for (flag, value) in positive {
+            let fine = value.is_none_or(|v| v.is_finite() && v > 0.0);
+            require(flag, fine, "a positive number", value.unwrap_or(0.0))?;
         }
-        if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
-            return fail(
-                "--learning-rate",
-                "a positive number",
-                self.learning_rate.to_string(),
-            );
+        let from_zero = [
+            ("--weight-decay", self.weight_decay),
+            ("--min-learning-rate", self.min_learning_rate),
+            ("--warmup", self.warmup),
+            ("--checkpoint-minutes", self.checkpoint_minutes),
+        ];
+        for (flag, value) in from_zero {
+            let fine = value.is_finite() && value >= 0.0;
+            require(flag, fine, "zero or a positive number", value)?;
         }
-        if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
-            return fail(
-                "--weight-decay",
-                "zero or a positive number",
-                self.weight_decay.to_string(),
-            );
+        let split = self.val_split.unwrap_or(0.5);
+        require(
+            "--val-split",
+            split > 0.0 && split < 1.0,
+            "between 0 and 1",
+            split,
+        )?;
+        if self.clip_norm.is_some() && self.clip_value.is_some() {
+            let problem = "--clip-norm and --clip-value exclude each other; give one";
+            return Err(Error::Usage(problem.into()));
         }
-        if let Some(split) = self.val_split
-            && !(split > 0.0 && split < 1.0)
-        {
-            return fail("--val-split", "between 0 and 1", split.to_string());
-        }
-        if self.limit == Some(0) {
-            return fail("--limit", "at least 1", "0".into());
-        }
-        if !(self.checkpoint_minutes.is_finite() && self.checkpoint_minutes >= 0.0) {
-            return fail(
-                "--checkpoint-minutes",
-                "zero or a positive number",
-                self.checkpoint_minutes.to_string(),
-            );
-        }
-        if self.keep_checkpoints == 0 {
-            return fail("--keep-checkpoints", "at least 1", "0".into());
-        }
+        let smoothing = self.label_smoothing;
+        let fine = (0.0..1.0).contains(&smoothing);
+        require(
+            "--label-smoothing",
+            fine,
+            "from 0 up to 1, excluded",
+            smoothing,
+        )?;
+        let wanted = format!("less than the {} epochs", self.epochs);
+        let shorter = self.warmup < self.epochs as f64;
+        require("--warmup", shorter, &wanted, self.warmup)?;
+        self.schedule(1)?;
+        self.monitor()?;
         self.optimizer().map(drop)
+    }
+}
+
+/// An error that names the flag, unless its value is fine.
+fn require(flag: &str, fine: bool, wanted: &str, found: impl Display) -> Result<()> {
+    if fine {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "{flag} must be {wanted}, found {found}"
+    )))
+}
+
+fn known(name: &str) -> Result<Optimizer> {
+    Optimizer::by_name(name).ok_or_else(|| {
+        Error::Usage(format!(
+            "unknown optimizer {name:?}; expected one of {}",
+            Optimizer::NAMES.join(", ")
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::TrainingDefaults;
+
+    #[test]
+    fn a_rate_stated_for_the_models_optimizer_stays_with_it() {
+        let model = Model::builder("test", [1, 1, 1])
+            .training(TrainingDefaults {
+                optimizer: "nesterov".into(),
+                learning_rate: Some(0.5),
+                ..TrainingDefaults::default()
+            })
+            .add(crate::model::Flatten)
+            .build()
+            .unwrap();
+        let config = Config::new(&model).unwrap();
+        let rate = |name: &str| config.clone().with_optimizer(name).unwrap().learning_rate;
+        assert_eq!([rate("nesterov"), rate("sgd")], [0.5, 0.01]);
+        let adamw = config.clone().with_optimizer("adamw").unwrap();
+        assert_eq!(adamw.optimizer().unwrap(), Optimizer::adamw());
     }
 }

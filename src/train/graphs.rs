@@ -1,13 +1,15 @@
 //! What a training runs, as graphs over shared states. No device is needed to build them.
 
-use super::feed::{Metrics, Part};
+use super::feed::{self, Metrics};
+use super::method::Method;
 use super::weights::{PARAMETERS, STATISTICS, Weights, arenas, upload_weights, weight_values};
 use crate::error::Result;
-use crate::graph::{Arena, Backend, Graph};
+use crate::graph::{Arena, Backend, Graph, Part};
 use crate::model::{Mode, Model};
+use crate::ops::binary::{Binary, BinaryOp};
 use crate::ops::cross_entropy::{Labels, SoftmaxCrossEntropy};
 use crate::ops::metrics::Metrics as MetricsOp;
-use crate::ops::optimizer::{Optimizer, Update};
+use crate::ops::optimizer::{BLOCK, Clip, SquaredNorm, Update};
 use crate::ops::reduction::Reduction;
 use crate::ops::{Array, Builder, Value};
 use crate::tensor::TensorType;
@@ -19,11 +21,16 @@ pub(super) const MAX_STEPS: usize = 64;
 /// The state that holds a row of metrics for each step of a submission.
 pub(super) const METRICS: &str = "metrics";
 const GRADIENTS: &str = "gradients";
+const CLASS_WEIGHTS: &str = "class_weights";
+/// The weight decay of each block of parameters.
+const DECAYS: &str = "weight_decays";
+/// How many elements of each block of parameters are no padding.
+const COUNTS: &str = "block_counts";
 
 /// The graphs of a model in training.
 pub struct Graphs<'a> {
     model: &'a Model,
-    optimizer: Optimizer,
+    method: Method,
     parameters: Arena,
     statistics: Arena,
     max_binding: u64,
@@ -31,11 +38,11 @@ pub struct Graphs<'a> {
 
 impl<'a> Graphs<'a> {
     /// Graphs for devices that bind at most `max_binding` bytes of one tensor.
-    pub fn new(model: &'a Model, optimizer: Optimizer, max_binding: u64) -> Self {
+    pub fn new(model: &'a Model, method: impl Into<Method>, max_binding: u64) -> Self {
         let [parameters, statistics] = arenas(model);
         Self {
             model,
-            optimizer,
+            method: method.into(),
             parameters,
             statistics,
             max_binding,
@@ -47,7 +54,7 @@ impl<'a> Graphs<'a> {
     ///
     /// # Errors
     /// If an op refuses the shapes.
-    pub fn training(&self, part: &Part, batch: usize) -> Result<Graph> {
+    pub fn training(&self, part: &feed::Part, batch: usize) -> Result<Graph> {
         let mut graph = Graph::new();
         let [images, labels] = part.gather(&mut graph, batch, self.model.normalization())?;
         let (values, weights) = weight_values(&mut graph, &self.parameters, &self.statistics)?;
@@ -57,10 +64,15 @@ impl<'a> Graphs<'a> {
         graph.set_layer("loss");
         let loss = SoftmaxCrossEntropy {
             labels: Labels::Hard { ignore: None },
-            label_smoothing: 0.0,
+            label_smoothing: self.method.label_smoothing,
             reduction: Reduction::Mean,
         };
-        let loss = graph.add(Box::new(loss), &[logits, labels])?[0];
+        let mut inputs = vec![logits, labels];
+        if let Some(weights) = &self.method.class_weights {
+            let ty = TensorType::f32([weights.len()]);
+            inputs.push(graph.state(CLASS_WEIGHTS, ty));
+        }
+        let loss = graph.add(Box::new(loss), &inputs)?[0];
         add_metrics(&mut graph, logits, labels)?;
         let found = graph.gradients(loss, &weights)?;
         graph.set_layer("optimizer");
@@ -79,7 +91,7 @@ impl<'a> Graphs<'a> {
     ///
     /// # Errors
     /// If an op refuses the shapes.
-    pub fn evaluation(&self, part: &Part, batch: usize) -> Result<Graph> {
+    pub fn evaluation(&self, part: &feed::Part, batch: usize) -> Result<Graph> {
         let mut graph = Graph::new();
         let [images, labels] = part.gather(&mut graph, batch, self.model.normalization())?;
         let (values, _) = weight_values(&mut graph, &self.parameters, &self.statistics)?;
@@ -95,18 +107,79 @@ impl<'a> Graphs<'a> {
             return Ok(());
         }
         let mut states = vec![graph.state(PARAMETERS, self.parameters.ty()), gradients];
-        for (name, _) in self.optimizer.rule.states() {
+        for (name, _) in self.method.optimizer.rule.states() {
             states.push(graph.state(optimizer_state(name), self.parameters.ty()));
         }
         let chunks = states
             .into_iter()
             .map(|s| self.parameters.chunks(graph, s, self.max_binding))
             .collect::<Result<Vec<_>>>()?;
-        for i in 0..chunks[0].len() {
-            let inputs: Vec<Value> = chunks.iter().map(|c| c[i]).collect();
-            graph.add(Box::new(Update(self.optimizer)), &inputs)?;
+        let norm = self.squared_norm(graph, &chunks[1])?;
+        let decays = self.decays();
+        let decays = decays.map(|d| graph.state(DECAYS, d.ty().clone()));
+        for (i, first) in first_blocks(graph, &chunks[0]).into_iter().enumerate() {
+            let mut inputs: Vec<Value> = chunks.iter().map(|c| c[i]).collect();
+            inputs.extend(decays);
+            inputs.extend(norm);
+            let update = Update {
+                decays_from: decays.map(|_| first),
+                clip: self.method.clip,
+                ..Update::new(self.method.optimizer)
+            };
+            graph.add(Box::new(update), &inputs)?;
         }
         Ok(())
+    }
+
+    /// The squared norm of the gradients in these chunks, where they are clipped by it.
+    fn squared_norm(&self, graph: &mut Graph, chunks: &[Value]) -> Result<Option<Value>> {
+        let Some(Clip::Norm(_)) = self.method.clip else {
+            return Ok(None);
+        };
+        let counts = graph.state(COUNTS, self.counts().ty().clone());
+        let mut total = None;
+        for (chunk, first_block) in chunks.iter().zip(first_blocks(graph, chunks)) {
+            let part = graph.add1(Box::new(SquaredNorm { first_block }), &[*chunk, counts])?;
+            total = Some(match total {
+                None => part,
+                Some(sum) => graph.add1(Box::new(Binary(BinaryOp::Add)), &[sum, part])?,
+            });
+        }
+        Ok(total)
+    }
+
+    /// The weight decay of each block, unless it is the same for all.
+    fn decays(&self) -> Option<Array> {
+        let decay = self.method.optimizer.weight_decay;
+        let spared = |part: &Part| part.shape.dims().len() <= 1;
+        if decay == 0.0 || self.method.decay_all || !self.parameters.parts().iter().any(spared) {
+            return None;
+        }
+        let blocks = self.parameters.blocks();
+        let decays: Vec<f64> = blocks
+            .map(|(part, _)| if spared(part) { 0.0 } else { decay })
+            .collect();
+        Some(Array::float(TensorType::f32([decays.len()]), decays))
+    }
+
+    fn counts(&self) -> Array {
+        let counts: Vec<u32> = self.parameters.blocks().map(|(_, n)| n as u32).collect();
+        Array::index(TensorType::u32([counts.len()]), counts)
+    }
+
+    /// What the update reads besides parameters, gradients and the optimizer's states.
+    fn constants(&self) -> Vec<(&'static str, Array)> {
+        let weights = self.method.class_weights.as_ref();
+        let weights = weights.map(|w| Array::float(TensorType::f32([w.len()]), w.clone()));
+        let clips_norm = matches!(self.method.clip, Some(Clip::Norm(_)));
+        [
+            (CLASS_WEIGHTS, weights),
+            (DECAYS, self.decays()),
+            (COUNTS, clips_norm.then(|| self.counts())),
+        ]
+        .into_iter()
+        .filter_map(|(name, content)| Some((name, content?)))
+        .collect()
     }
 
     /// Creates and fills the states of weights, gradients, optimizer and metrics.
@@ -114,11 +187,15 @@ impl<'a> Graphs<'a> {
         upload_weights(backend, &self.parameters, &self.statistics, weights)?;
         let ty = self.parameters.ty();
         backend.create(GRADIENTS, &ty)?;
-        for (name, initial) in self.optimizer.rule.states() {
+        for (name, initial) in self.method.optimizer.rule.states() {
             let values = vec![*initial; self.parameters.len()];
             let name = optimizer_state(name);
             backend.create(&name, &ty)?;
             backend.write(&name, &Array::float(ty.clone(), values))?;
+        }
+        for (name, content) in self.constants() {
+            backend.create(name, content.ty())?;
+            backend.write(name, &content)?;
         }
         backend.create(METRICS, &metrics_type())
     }
@@ -130,10 +207,10 @@ impl<'a> Graphs<'a> {
             (PARAMETERS.to_owned(), self.parameters.ty()),
             (STATISTICS.to_owned(), self.statistics.ty()),
         ];
-        for (name, _) in self.optimizer.rule.states() {
+        for (name, _) in self.method.optimizer.rule.states() {
             states.push((optimizer_state(name), self.parameters.ty()));
         }
-        states.retain(|(_, ty)| ty.shape.len() > 0);
+        states.retain(|(_, ty)| !ty.shape.is_empty());
         states
     }
 
@@ -150,6 +227,17 @@ impl<'a> Graphs<'a> {
         }
         Ok(weights)
     }
+}
+
+/// The block of the arena that each of its chunks begins with.
+fn first_blocks(graph: &Graph, chunks: &[Value]) -> Vec<usize> {
+    let mut next = 0;
+    let begin = |chunk: &Value| {
+        let first = next;
+        next += graph.ty(*chunk).shape.len() / BLOCK;
+        first
+    };
+    chunks.iter().map(begin).collect()
 }
 
 fn optimizer_state(name: &str) -> String {

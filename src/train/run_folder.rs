@@ -23,6 +23,8 @@ pub struct HistoryRow {
     pub val_loss: Option<f64>,
     /// Validation accuracy after it.
     pub val_accuracy: Option<f64>,
+    /// Learning rate of its last update.
+    pub learning_rate: f64,
     /// Wall seconds of training and validation.
     pub seconds: f64,
     /// Training images a second, validation left out.
@@ -172,10 +174,7 @@ impl RunFolder {
     /// history has this one too.
     pub fn save_epoch(&mut self, row: &HistoryRow, weights: &Weights) -> Result<()> {
         self.history.push(row.clone());
-        let metadata = BTreeMap::from([
-            ("format".to_owned(), "gpucnn-1".to_owned()),
-            ("epoch".to_owned(), row.epoch.to_string()),
-        ]);
+        let metadata = BTreeMap::from([("epoch".to_owned(), row.epoch.to_string())]);
         safetensors::save(&self.path.join(WEIGHTS), weights, &metadata)?;
         let path = self.path.join(HISTORY);
         let text = to_csv(&self.history, &path)?;

@@ -4,6 +4,7 @@ use super::checkpoint::State;
 use super::feed::{Metrics, Part};
 use super::graphs::{EVAL_BATCH, Graphs, MAX_STEPS, METRICS};
 use super::pace::Pace;
+use super::schedule::Schedule;
 use super::{Callbacks, Checkpoint, Config, Event, HistoryRow, Position, Weights};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
@@ -28,6 +29,7 @@ pub struct Session<'a> {
     train: Part,
     validation: Option<Part>,
     programs: Programs,
+    schedule: Schedule,
     steps_taken: u32,
     pace: Pace,
     steady: Counters,
@@ -103,6 +105,8 @@ impl<'a> Session<'a> {
                 train.len()
             )));
         }
+        let method = config.method(&train.labels, model.classes())?;
+        let optimizer = method.optimizer;
         let limit = backend.max_binding();
         let mut upload = |name, split: &Split| {
             let part = Part::new(name, split.len(), data.shape, limit);
@@ -110,11 +114,11 @@ impl<'a> Session<'a> {
         };
         let train = upload("train", &train)?;
         let validation = validation.map(|v| upload("validation", &v)).transpose()?;
-        let optimizer = config.optimizer()?;
-        let graphs = Graphs::new(model, optimizer, limit);
+        let graphs = Graphs::new(model, method, limit);
         graphs.create_states(&mut *backend, weights)?;
         let batch = config.batch_size;
         let programs = Programs::new(&graphs, batch, &train, validation.as_ref(), &mut *backend)?;
+        let schedule = config.schedule(train.len.div_ceil(batch))?;
         Ok(Self {
             model,
             config,
@@ -124,6 +128,7 @@ impl<'a> Session<'a> {
             train,
             validation,
             programs,
+            schedule,
             steps_taken: 0,
             pace: Pace::new(MAX_STEPS),
             steady: Counters::default(),
@@ -241,6 +246,10 @@ impl<'a> Session<'a> {
             self.backend.write(&name, &checkpoint.state(&name, &ty)?)?;
         }
         self.steps_taken = checkpoint.position.steps;
+        let monitor = self.config.monitor()?;
+        for row in &checkpoint.history {
+            self.observe(monitor.score(row));
+        }
         Ok(())
     }
 
@@ -277,10 +286,20 @@ impl<'a> Session<'a> {
             first: first as u32,
             count: count as u32,
             slot: slot as u32,
-            learning_rate: self.config.learning_rate,
+            learning_rate: self.learning_rate(),
             correction1,
             correction2,
         }
+    }
+
+    /// The learning rate of the last update.
+    pub fn learning_rate(&self) -> f64 {
+        self.schedule.rate(self.steps_taken)
+    }
+
+    /// Takes the score of an epoch that is over, for the schedule.
+    pub fn observe(&mut self, score: f64) {
+        self.schedule.observe(score);
     }
 
     fn collect(&mut self, sent: &InFlight) -> Result<Vec<Metrics>> {
@@ -337,15 +356,35 @@ impl<'a> Session<'a> {
         self.steady.submissions += now.submissions - before.submissions;
     }
 
-    /// Times the dispatches of a training step, as the median of several. The step is
+    /// Times the dispatches of a training step, as the median of `repeats`. The step is
     /// taken for real: the weights are not the same afterwards.
     ///
     /// # Errors
     /// If the device fails, or is the reference path.
-    pub fn profile(&mut self) -> Result<Profile> {
-        const REPEATS: usize = 9;
+    pub fn profile(&mut self, repeats: usize) -> Result<Profile> {
         let step = self.next_step(0, 0, self.config.batch_size);
-        self.backend.profile(self.programs.train, &step, REPEATS)
+        self.backend.profile(self.programs.train, &step, repeats)
+    }
+
+    /// Submits so many training steps, all on the first images, and does not wait. For
+    /// benchmarks.
+    ///
+    /// # Errors
+    /// If the device failed.
+    pub fn submit_steps(&mut self, count: usize) -> Result<()> {
+        let batch = self.config.batch_size;
+        let steps: Vec<Step> = (0..count)
+            .map(|slot| self.next_step(slot % MAX_STEPS, 0, batch))
+            .collect();
+        self.backend.run(self.programs.train, &steps)
+    }
+
+    /// Waits for everything submitted.
+    ///
+    /// # Errors
+    /// If the device failed.
+    pub fn synchronize(&mut self) -> Result<()> {
+        self.backend.synchronize()
     }
 
     /// What crossed the bus in epochs and evaluations, without setting up and saving.

@@ -53,7 +53,8 @@ impl<'a, 'c> Training<'a, 'c> {
             last,
         };
         if self.config.profile && !summary.stopped {
-            let profile = self.session.profile()?;
+            const REPEATS: usize = 9;
+            let profile = self.session.profile(REPEATS)?;
             self.callbacks.event(Event::Profile(profile));
         }
         self.callbacks.event(Event::End(summary.clone()));
@@ -83,12 +84,14 @@ impl<'a, 'c> Training<'a, 'c> {
             accuracy: metrics.accuracy(),
             val_loss: validation.map(|m| m.loss()),
             val_accuracy: validation.map(|m| m.accuracy()),
+            learning_rate: self.session.learning_rate(),
             seconds: seconds + started.elapsed().as_secs_f64(),
             images_per_s: metrics.samples / seconds,
         };
         let validated = validation.is_some() || !self.session.validates();
         if images == self.session.epoch_images() && validated {
             self.position = Position::before_epoch(epoch + 1, steps);
+            self.session.observe(self.config.monitor()?.score(&row));
         }
         self.save(&row)?;
         self.checkpoint()?;

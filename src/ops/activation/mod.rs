@@ -10,7 +10,6 @@ use super::{
 };
 use crate::error::Result;
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
-use crate::ops::pool2d::MaxPool2d;
 use crate::shader;
 use crate::tensor::TensorType;
 
@@ -65,10 +64,6 @@ impl Op for Activation {
         };
         let dx = builder.add1(Box::new(ActivationGrad(self.0)), &[dy, saved])?;
         Ok(vec![Some(dx)])
-    }
-
-    fn commutes_with(&self, next: &dyn Op) -> bool {
-        self.0.is_monotone() && next.downcast::<MaxPool2d>().is_some()
     }
 
     fn reference(&self, io: Reference<'_>) {

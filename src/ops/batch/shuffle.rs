@@ -173,4 +173,27 @@ mod tests {
         let chi_square: f64 = squares.sum();
         assert!(chi_square < 121.0 + 6.0 * 15.6, "{chi_square}");
     }
+
+    /// Batches must be fair samples of images whose classes take turns, and of images sorted
+    /// by class. Per batch of 32 and 10 classes, chi-square has 9 degrees of freedom and a
+    /// deviation of about sqrt(18); the mean over 1562 batches deviates by 0.11, and six of
+    /// that are allowed.
+    #[test]
+    fn batches_are_fair_samples_of_the_classes() {
+        const N: usize = 50_000;
+        const CLASSES: usize = 10;
+        for label in [|i: usize| i % CLASSES, |i: usize| i / (N / CLASSES)] {
+            let order = order(N, 0, 1);
+            let batches = order.chunks_exact(32).map(|batch| {
+                let mut counts = [0.0_f64; CLASSES];
+                for image in batch {
+                    counts[label(*image as usize)] += 1.0;
+                }
+                counts.iter().map(|c| (c - 3.2).powi(2) / 3.2).sum::<f64>()
+            });
+            let statistics: Vec<f64> = batches.collect();
+            let mean = statistics.iter().sum::<f64>() / statistics.len() as f64;
+            assert!((mean - 9.0).abs() < 6.0 * 0.11, "{mean}");
+        }
+    }
 }

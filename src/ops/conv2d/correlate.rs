@@ -1,7 +1,5 @@
 //! The weight gradient on software adapters: `shaders/conv2d/correlate.wgsl`.
 
-use super::launch::specialise;
-use super::patch::{LOAD_COST, MOST_UNROLLED};
 use super::{Conv2dWeightGrad, Geometry};
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
 use crate::gpu::profile::Profile;
@@ -36,7 +34,7 @@ impl Tiling {
     fn best(geometry: &Geometry, pool: [usize; 2], lanes: usize) -> Option<Self> {
         const MOST_CHANNELS: usize = 8;
         let taps: usize = geometry.window.kernel.iter().product();
-        let most = MOST_UNROLLED / (4 * taps);
+        let most = lanes::MOST_UNROLLED / (4 * taps);
         let [oh, ow] = geometry.output;
         (1..=geometry.c.min(MOST_CHANNELS).min(most))
             .flat_map(|channels| {
@@ -67,7 +65,7 @@ impl Tiling {
         let loads = 4 * taken + self.channels * (area[0] * area[1]).div_ceil(lanes);
         let sums = taps * self.channels;
         let spilled = sums.saturating_sub(REGISTERS);
-        let step = loads * LOAD_COST + 4 * sums * outputs + spilled * SPILL_COST;
+        let step = loads * lanes::LOAD_COST + 4 * sums * outputs + spilled * SPILL_COST;
         let patches: usize = [0, 1]
             .map(|axis| geometry.output[axis].div_ceil(self.patch[axis]))
             .iter()
@@ -98,7 +96,8 @@ pub(super) fn weight_grad(
         geometry.groups * geometry.o.div_ceil(4 * lanes) * geometry.c.div_ceil(tiling.channels);
     let parts = BUSY_WORKGROUPS.div_ceil(blocks).min(geometry.images);
     let kernel = lanes::specialise(Kernel::new(CORRELATE), profile);
-    let mut kernel = specialise(geometry, kernel)
+    let mut kernel = geometry
+        .specialise(kernel)
         .set("PARTS", parts)
         .set("PATCH_H", tiling.patch[0])
         .set("PATCH_W", tiling.patch[1])

@@ -3,7 +3,7 @@
 
 use super::{Conv2d, Conv2dWeightGrad, Geometry, correlate, patch};
 use crate::error::Result;
-use crate::gpu::kernel::{Arg, Kernel, Launch, ShaderFile};
+use crate::gpu::kernel::{Arg, Launch, ShaderFile};
 use crate::gpu::profile::{Profile, ProfileKind};
 use crate::ops::activation::{Activation, FUNCTIONS, Function};
 use crate::ops::bias::BiasGrad;
@@ -13,32 +13,6 @@ use crate::shader;
 use crate::tensor::TensorType;
 
 const OPERANDS: ShaderFile = shader!("conv2d/operands.wgsl");
-
-pub(super) fn specialise(geometry: &Geometry, kernel: Kernel) -> Kernel {
-    let Geometry {
-        window,
-        image: [h, w],
-        output: [oh, ow],
-        ..
-    } = *geometry;
-    kernel
-        .set("IMAGES", geometry.images)
-        .set("GROUPS", geometry.groups)
-        .set("C", geometry.c)
-        .set("H", h)
-        .set("W", w)
-        .set("O", geometry.o)
-        .set("OH", oh)
-        .set("OW", ow)
-        .set("KH", window.kernel[0])
-        .set("KW", window.kernel[1])
-        .set("STRIDE_Y", window.stride[0])
-        .set("STRIDE_X", window.stride[1])
-        .set("DILATION_Y", window.dilation[0])
-        .set("DILATION_X", window.dilation[1])
-        .set("PAD_TOP", window.pads.top)
-        .set("PAD_LEFT", window.pads.left)
-}
 
 fn operands(functions: [&'static str; 3], left: usize, right: usize, bias: usize) -> Operands {
     Operands {
@@ -121,7 +95,8 @@ fn implicit_forward(op: &Conv2d, geometry: &Geometry) -> Launch {
     let operands = operands(["forward_a", "forward_b", "forward_c"], 1, 0, bias_input);
     extents.launch(operands, |kernel| {
         let activate = op.activation.shader_name();
-        specialise(geometry, kernel.hook("activate", FUNCTIONS, activate))
+        geometry
+            .specialise(kernel.hook("activate", FUNCTIONS, activate))
             .set("HAS_BIAS", op.bias)
             .set("ALPHA", op.activation.alpha())
     })
@@ -142,7 +117,7 @@ pub(super) fn input_grad(profile: &Profile, geometry: &Geometry) -> Launch {
     };
     let functions = ["input_grad_a", "input_grad_b", "input_grad_c"];
     extents.launch(operands(functions, 1, 0, 1), |kernel| {
-        specialise(geometry, kernel)
+        geometry.specialise(kernel)
     })
 }
 
@@ -203,6 +178,6 @@ fn implicit_weight_grad(geometry: &Geometry) -> Launch {
     let functions = ["weight_grad_a", "weight_grad_b", "weight_grad_c"];
     let operands = operands(functions, 0, 1, 0);
     extents.launch_split(operands, Arg::Output(0), |kernel| {
-        specialise(geometry, kernel)
+        geometry.specialise(kernel)
     })
 }

@@ -15,7 +15,7 @@ use super::{
     Value, Window, expect_inputs, expect_type,
 };
 use crate::error::{Error, Result};
-use crate::gpu::kernel::Launch;
+use crate::gpu::kernel::{Kernel, Launch};
 use crate::tensor::TensorType;
 
 /// The ops of this folder.
@@ -123,6 +123,28 @@ impl Geometry {
 
     fn bias(&self) -> TensorType {
         TensorType::f32([self.groups * self.o])
+    }
+
+    /// Sets the extents that every convolution shader has.
+    fn specialise(&self, kernel: Kernel) -> Kernel {
+        let [kh, kw] = self.window.kernel;
+        kernel
+            .set("IMAGES", self.images)
+            .set("GROUPS", self.groups)
+            .set("C", self.c)
+            .set("H", self.image[0])
+            .set("W", self.image[1])
+            .set("O", self.o)
+            .set("OH", self.output[0])
+            .set("OW", self.output[1])
+            .set("KH", kh)
+            .set("KW", kw)
+            .set("STRIDE_Y", self.window.stride[0])
+            .set("STRIDE_X", self.window.stride[1])
+            .set("DILATION_Y", self.window.dilation[0])
+            .set("DILATION_X", self.window.dilation[1])
+            .set("PAD_TOP", self.window.pads.top)
+            .set("PAD_LEFT", self.window.pads.left)
     }
 
     /// Outputs of a filter in an image.

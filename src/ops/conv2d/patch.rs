@@ -1,6 +1,5 @@
 //! Convolution and its input gradient on software adapters: `shaders/conv2d/patch.wgsl`.
 
-use super::launch::specialise;
 use super::{Conv2d, Geometry};
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
 use crate::gpu::profile::Profile;
@@ -12,18 +11,9 @@ const PACK: ShaderFile = shader!("conv2d/pack.wgsl");
 const PATCH: ShaderFile = shader!("conv2d/patch.wgsl");
 const PACK_WORKGROUP: usize = 64;
 
-/// Most multiply-adds in the kernel's unrolled loop body. Above it the body falls out of
-/// a 32 KiB instruction cache, and compiling it takes more than half a second.
-pub(super) const MOST_UNROLLED: usize = 1300;
-
 /// Multiply-adds that use one accumulator in a step, at least: carrying an accumulator
 /// round the loop costs as much as two of them.
 const LEAST_TERMS: usize = 8;
-
-/// What a step costs, in multiply-adds of a subgroup. Measured on lavapipe.
-pub(super) const LOAD_COST: usize = 60;
-const LOAD_VEC4_COST: usize = 80;
-const CARRY_COST: usize = 3;
 
 /// Where the kernel puts its results: all of them, or each pool window's winner.
 const PUT: ShaderFile = shader!("conv2d/put.wgsl");
@@ -45,7 +35,7 @@ impl Tiling {
         let channels = (1..=LEAST_TERMS.div_ceil(taps).min(geometry.c))
             .rev()
             .find(|n| geometry.c.is_multiple_of(*n))?;
-        let most = MOST_UNROLLED * plan.gap_area() / (4 * taps * channels);
+        let most = lanes::MOST_UNROLLED * plan.gap_area() / (4 * taps * channels);
         let [oh, ow] = geometry.output;
         let heights = (unit[0]..=oh.next_multiple_of(unit[0]).min(most)).step_by(unit[0]);
         heights
@@ -64,9 +54,10 @@ impl Tiling {
         let area =
             [0, 1].map(|axis| (self.patch[axis] - 1) * window.stride[axis] + window.span()[axis]);
         let outputs = self.patch[0] * self.patch[1];
-        let loads = (area[0] * area[1]).div_ceil(lanes) * LOAD_COST + taps * LOAD_VEC4_COST;
+        let loads =
+            (area[0] * area[1]).div_ceil(lanes) * lanes::LOAD_COST + taps * lanes::LOAD_VEC4_COST;
         let products = 4 * taps * outputs / plan.gap_area();
-        let step = self.channels * (loads + products) + 4 * outputs * CARRY_COST;
+        let step = self.channels * (loads + products) + 4 * outputs * lanes::CARRY_COST;
         self.patches(geometry) * step
     }
 
@@ -192,7 +183,9 @@ fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
         Some(_) => kernel.hook("put", PUT_POOLED, "put_pooled"),
         None => kernel.hook("put", PUT, "put_value"),
     };
-    let kernel = specialise(&plan.geometry, lanes::specialise(kernel, profile))
+    let kernel = plan
+        .geometry
+        .specialise(lanes::specialise(kernel, profile))
         .set("PAD_TOP", plan.pads[0] as u32)
         .set("PAD_LEFT", plan.pads[1] as u32)
         .set("GAP_Y", plan.gap[0])

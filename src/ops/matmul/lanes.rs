@@ -8,6 +8,8 @@ use crate::ops::{gemm, lanes};
 use crate::shader;
 
 const LANES: ShaderFile = shader!("matmul/lanes.wgsl");
+const PUT: ShaderFile = shader!("matmul/put.wgsl");
+const PUT_QUAD: ShaderFile = shader!("matmul/put_quad.wgsl");
 
 /// Rows of a tile: more would not fit the instruction cache, unrolled.
 const MOST_ROWS: usize = 32;
@@ -36,7 +38,12 @@ pub(super) fn launch(profile: &Profile, op: &MatMul, extents: &Extents) -> Launc
         if op.transpose_a { m } else { k },
         if op.transpose_b { k } else { n },
     ];
-    let kernel = lanes::specialise(Kernel::new(LANES), profile)
+    let kernel = lanes::specialise(Kernel::new(LANES), profile);
+    let kernel = match n.is_multiple_of(4) {
+        true => kernel.hook("put", PUT_QUAD, "put_quad"),
+        false => kernel.hook("put", PUT, "put_each"),
+    };
+    let kernel = kernel
         .hook("activate", FUNCTIONS, op.activation.shader_name())
         .set("M", m)
         .set("N", n)

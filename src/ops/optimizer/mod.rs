@@ -3,8 +3,10 @@
 //! A rule runs over whole arenas, so one dispatch updates a model. Formulas and defaults
 //! are Keras's (`keras.optimizers`), stated with each rule.
 
+mod norm;
 mod rule;
 
+pub use norm::SquaredNorm;
 pub use rule::{Optimizer, Rule};
 
 use super::{
@@ -18,16 +20,81 @@ use crate::tensor::{DType, TensorType};
 const UPDATE: ShaderFile = shader!("optimizer/update.wgsl");
 const WORKGROUP: usize = 64;
 
-/// The ops of this folder.
-pub const ENTRIES: &[Entry] = &[Entry {
-    name: "optimizer",
-    sample,
-}];
+/// Elements of a block: what an arena says of its parameters, it says of as many at once.
+/// `BLOCK` in the shaders.
+pub const BLOCK: usize = 64;
 
-/// One step of an optimizer. Inputs: parameters (updated), gradients, then the rule's
-/// state tensors (updated), all f32 of one length. No output.
+/// The ops of this folder.
+pub const ENTRIES: &[Entry] = &[
+    Entry {
+        name: "optimizer",
+        sample,
+    },
+    Entry {
+        name: "squared_norm",
+        sample: norm::sample,
+    },
+];
+
+/// What keeps gradients from being too large.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Update(pub Optimizer);
+pub enum Clip {
+    /// No element is larger than this in magnitude.
+    Value(f64),
+    /// The gradient of all parameters together, `g * c / max(norm, c)`, has at most this norm
+    /// (Pascanu et al. 2013).
+    Norm(f64),
+}
+
+/// One step of an optimizer.
+///
+/// Inputs: parameters (updated), gradients, then the rule's state tensors (updated), all f32
+/// of one length. With [`decays_from`](Self::decays_from) then the weight decay of each
+/// [`BLOCK`] of the whole arena, f32; with [`Clip::Norm`] last the
+/// [squared norm](SquaredNorm) of the unscaled gradient, a scalar. No output.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Update {
+    /// The rule, and the weight decay of all parameters unless each block has its own.
+    pub optimizer: Optimizer,
+    /// The block that the parameters begin with, where each has its own weight decay.
+    pub decays_from: Option<usize>,
+    /// How gradients are clipped, before weight decay.
+    pub clip: Option<Clip>,
+    /// What gradients are multiplied by first.
+    pub scale: f64,
+}
+
+impl Update {
+    /// A step with one weight decay for all parameters, on the gradients as they are.
+    pub fn new(optimizer: Optimizer) -> Self {
+        Self {
+            optimizer,
+            decays_from: None,
+            clip: None,
+            scale: 1.0,
+        }
+    }
+
+    fn states(&self) -> usize {
+        self.optimizer.rule.states().len()
+    }
+
+    fn clips_norm(&self) -> bool {
+        matches!(self.clip, Some(Clip::Norm(_)))
+    }
+
+    /// The gradient that the rule sees, before weight decay.
+    fn clipped(&self, gradient: f64, squared_norm: Option<f64>) -> f64 {
+        let gradient = self.scale * gradient;
+        match (self.clip, squared_norm) {
+            (Some(Clip::Value(most)), _) => gradient.clamp(-most, most),
+            (Some(Clip::Norm(most)), Some(square)) => {
+                gradient * most / (self.scale * square.sqrt()).max(most)
+            }
+            _ => gradient,
+        }
+    }
+}
 
 impl Op for Update {
     fn name(&self) -> &'static str {
@@ -35,19 +102,36 @@ impl Op for Update {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
-        expect_inputs(self, inputs, 2 + self.0.rule.states().len())?;
+        let common = 2 + self.states();
+        let extra = usize::from(self.decays_from.is_some()) + usize::from(self.clips_norm());
+        expect_inputs(self, inputs, common + extra)?;
         if inputs[0].dtype != DType::F32 {
             let problem = format!("parameters: expected f32, found {}", inputs[0]);
             return Err(Error::shape(self.name(), problem));
         }
-        for ty in &inputs[1..] {
+        for ty in &inputs[1..common] {
             expect_type(self, "gradients and states", &inputs[0], ty)?;
+        }
+        if let Some(first) = self.decays_from {
+            let (found, least) = (
+                &inputs[common],
+                first + inputs[0].shape.len().div_ceil(BLOCK),
+            );
+            if found.dtype != DType::F32 || found.shape.len() < least {
+                let problem =
+                    format!("weight decays: expected at least {least} f32, found {found}");
+                return Err(Error::shape(self.name(), problem));
+            }
+        }
+        if self.clips_norm() {
+            let scalar = TensorType::f32([]);
+            expect_type(self, "squared norm", &scalar, &inputs[inputs.len() - 1])?;
         }
         Ok(vec![])
     }
 
     fn updates(&self) -> &'static [usize] {
-        match self.0.rule.states().len() {
+        match self.states() {
             0 => &[0],
             1 => &[0, 2],
             2 => &[0, 2, 3],
@@ -58,12 +142,23 @@ impl Op for Update {
     fn reference(&self, io: Reference<'_>) {
         let (parameters, states) = io.updates.split_at_mut(1);
         let gradients = io.inputs[1].f();
+        let squared_norm = self
+            .clips_norm()
+            .then(|| io.inputs[io.inputs.len() - 1].f()[0]);
         for (i, p) in parameters[0].f_mut().iter_mut().enumerate() {
             let mut state = [0.0; 3];
             for (value, tensor) in state.iter_mut().zip(states.iter()) {
                 *value = tensor.f()[i];
             }
-            *p = self.0.step(*p, gradients[i], &mut state, io.step);
+            let optimizer = match self.decays_from {
+                Some(first) => {
+                    let decays = io.inputs[2 + self.states()].f();
+                    self.optimizer.with_weight_decay(decays[first + i / BLOCK])
+                }
+                None => self.optimizer,
+            };
+            let gradient = self.clipped(gradients[i], squared_norm);
+            *p = optimizer.step(*p, gradient, &mut state, io.step);
             for (value, tensor) in state.iter().zip(states.iter_mut()) {
                 tensor.f_mut()[i] = *value;
             }
@@ -72,13 +167,24 @@ impl Op for Update {
 
     fn launch(&self, context: LaunchContext<'_>) -> Result<Launch> {
         let vec4s = context.inputs[0].shape.len().div_ceil(4);
-        let states = self.0.rule.states().len();
-        let kernel = self.0.specialise(Kernel::new(UPDATE));
+        let states = self.states();
+        let [norm, value] = match self.clip {
+            Some(Clip::Norm(most)) => [most, 0.0],
+            Some(Clip::Value(most)) => [0.0, most],
+            None => [0.0; 2],
+        };
+        let kernel = self.optimizer.specialise(Kernel::new(UPDATE));
         let kernel = kernel
             .set("VEC4S", vec4s)
             .set("WORKGROUP", WORKGROUP)
-            .set("STATES", states);
-        // States the rule lacks are bound to a vec4 of scratch each and never touched.
+            .set("STATES", states)
+            .set("GROUPED", self.decays_from.is_some())
+            .set("FIRST_BLOCK", self.decays_from.unwrap_or(0))
+            .set("SCALE", self.scale)
+            .set("CLIP_NORM", norm)
+            .set("CLIP_VALUE", value);
+        // States the rule lacks are bound to a vec4 of scratch each and never touched;
+        // the gradients stand in for what else is not there, unread.
         let state = |i: usize| {
             if i < states {
                 Arg::Input(2 + i)
@@ -86,12 +192,20 @@ impl Op for Update {
                 Arg::Scratch(i - states)
             }
         };
+        let decays = self.decays_from.map_or(1, |_| 2 + states);
+        let norm = if self.clips_norm() {
+            context.inputs.len() - 1
+        } else {
+            1
+        };
         let bindings = vec![
             ("parameters", Arg::Input(0)),
             ("gradients", Arg::Input(1)),
             ("state0", state(0)),
             ("state1", state(1)),
             ("state2", state(2)),
+            ("decays", Arg::Input(decays)),
+            ("norm", Arg::Input(norm)),
             ("step", Arg::Step),
         ];
         Ok(Launch {
@@ -147,7 +261,23 @@ fn sample(draw: &mut Draw) -> Sample {
         };
         inputs.push((ty.clone(), fill));
     }
-    // A dozen roundings, and a square root and a division of 2.5 ULP each.
-    let sample = Sample::new(Update(optimizer), inputs, Tolerance::sum(12, 1.0));
-    sample.without_gradient()
+    let len = ty.shape.len();
+    let decays_from = draw.coin().then(|| draw.int(0, 2));
+    if let Some(first) = decays_from {
+        let decays = TensorType::f32([first + len.div_ceil(BLOCK) + draw.int(0, 2)]);
+        inputs.push((decays, Fill::Uniform(0.0, 0.1)));
+    }
+    let clip = draw.pick(&[None, Some(Clip::Value(0.3)), Some(Clip::Norm(0.5))]);
+    if let Some(Clip::Norm(_)) = clip {
+        // Norms on both sides of the limit.
+        inputs.push((TensorType::f32([]), Fill::Uniform(0.01, 4.0)));
+    }
+    let op = Update {
+        optimizer,
+        decays_from,
+        clip,
+        scale: draw.pick(&[1.0, 0.5]),
+    };
+    // A dozen roundings, and two square roots and two divisions of 2.5 ULP each.
+    Sample::new(op, inputs, Tolerance::sum(24, 1.0)).without_gradient()
 }

@@ -208,25 +208,25 @@ impl Optimizer {
         }
     }
 
-    fn decoupled_decay(&self) -> f64 {
-        match self.rule {
+    /// Whether the weight decay acts apart from the gradient.
+    fn decoupled(&self) -> bool {
+        matches!(
+            self.rule,
             Rule::Lion { .. }
-            | Rule::Adam {
-                decoupled: true, ..
-            } => self.weight_decay,
-            _ => 0.0,
-        }
-    }
-
-    fn l2(&self) -> f64 {
-        self.weight_decay - self.decoupled_decay()
+                | Rule::Adam {
+                    decoupled: true,
+                    ..
+                }
+        )
     }
 
     /// The new value of a parameter, its states changed in place, in float64.
     pub fn step(&self, p: f64, g: f64, state: &mut [f64; 3], step: &Step) -> f64 {
         let lr = step.learning_rate;
-        let g = g + self.l2() * p;
-        let decayed = p - lr * self.decoupled_decay() * p;
+        let (g, decayed) = match self.decoupled() {
+            true => (g, p - lr * self.weight_decay * p),
+            false => (g + self.weight_decay * p, p),
+        };
         match self.rule {
             Rule::Sgd => p - lr * g,
             Rule::Momentum { momentum, nesterov } => {
@@ -330,8 +330,8 @@ impl Optimizer {
         };
         kernel
             .set("RULE", rule as u32)
-            .set("L2", self.l2())
-            .set("DECOUPLED_DECAY", self.decoupled_decay())
+            .set("WEIGHT_DECAY", self.weight_decay)
+            .set("DECOUPLED", self.decoupled())
             .set("MU", mu)
             .set("NESTEROV", nesterov)
             .set("CENTERED", centered)

@@ -3,7 +3,7 @@
 use super::{Geometry, by_fours};
 use crate::error::Result;
 use crate::gpu::kernel::{Arg, Kernel, Launch, ShaderFile};
-use crate::ops::activation::{ActivationGrad, FUNCTIONS, Function};
+use crate::ops::activation::{Activation, ActivationGrad, FUNCTIONS, Function};
 use crate::ops::{
     Builder, Draw, Entry, Fill, LaunchContext, NodeView, Op, Reference, Sample, Tolerance, Value,
     Window, expect_inputs, expect_type,
@@ -83,6 +83,11 @@ impl Op for MaxPool2d {
         let grad = MaxPool2dGrad::new(self.window, [h, w]);
         let dx = builder.add1(Box::new(grad), &[dy, node.outputs[1]])?;
         Ok(vec![Some(dx)])
+    }
+
+    fn commutes_with(&self, previous: &dyn Op) -> bool {
+        let activation = previous.downcast::<Activation>();
+        activation.is_some_and(|a| a.0.is_monotone())
     }
 
     fn reference(&self, io: Reference<'_>) {

@@ -1,0 +1,101 @@
+//! The options of `gpucnn train` that say how weights are changed.
+
+use gpucnn::Result;
+use gpucnn::model::Model;
+use gpucnn::train::Config;
+
+#[derive(clap::Args)]
+#[command(next_help_heading = "Optimization")]
+pub struct Recipe {
+    /// Passes over the training images [default: the model's, 10]
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<usize>,
+    /// Images a step [default: the model's, 32]
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
+    /// sgd, momentum, nesterov, adam, adamw, rmsprop, adagrad or lion [default: the model's, adam]
+    #[arg(long, value_name = "NAME")]
+    optimizer: Option<String>,
+    /// Learning rate [default: the model's, or the optimizer's as in Keras]
+    #[arg(long, value_name = "F")]
+    learning_rate: Option<f64>,
+    /// Weight decay: decoupled with adamw and lion, L2 with the others [default: the model's, or
+    /// adamw 0.004, others 0]
+    #[arg(long, value_name = "F")]
+    weight_decay: Option<f64>,
+    /// Let weight decay also act on biases and on the scales and shifts of normalisation
+    #[arg(long)]
+    decay_all: bool,
+    /// Shorten the gradient of all parameters together to at most this norm [default: the
+    /// model's, none]
+    #[arg(long, value_name = "F", conflicts_with = "clip_value")]
+    clip_norm: Option<f64>,
+    /// Clamp each element of the gradient to this magnitude [default: the model's, none]
+    #[arg(long, value_name = "F")]
+    clip_value: Option<f64>,
+    /// Share of the target spread evenly over the classes, below 1 [default: the model's, 0]
+    #[arg(long, value_name = "F")]
+    label_smoothing: Option<f64>,
+    /// Weights of the classes in the loss: balanced (by how many images each has), or a number for
+    /// each, separated by commas [default: all alike]
+    #[arg(long, value_name = "balanced|F,F,…")]
+    class_weights: Option<String>,
+    /// How the learning rate changes: constant, step, cosine, one-cycle or plateau
+    /// [default: the model's, constant]
+    #[arg(long, value_name = "NAME")]
+    schedule: Option<String>,
+    /// Epochs between the changes of step [default: a third of all], or that plateau waits for a
+    /// better score [default: 10]
+    #[arg(long, value_name = "EPOCHS")]
+    schedule_every: Option<usize>,
+    /// What step and plateau multiply the learning rate by [default: 0.1]
+    #[arg(long, value_name = "F")]
+    schedule_factor: Option<f64>,
+    /// The learning rate that cosine ends at and plateau does not go below [default: 0]
+    #[arg(long, value_name = "F")]
+    min_learning_rate: Option<f64>,
+    /// Epochs, also in part, in which the learning rate rises linearly before the schedule begins
+    /// [default: the model's, 0]
+    #[arg(long, value_name = "EPOCHS")]
+    warmup: Option<f64>,
+    /// What tells whether training gets better: loss or accuracy, of the validation where there
+    /// is one
+    #[arg(long, value_name = "loss|accuracy", default_value = "loss")]
+    monitor: String,
+}
+
+impl Recipe {
+    /// The settings of a training of a model: these, and its own where none is given.
+    pub fn config(&self, model: &Model) -> Result<Config> {
+        let mut own = Config::new(model)?;
+        if let Some(name) = &self.optimizer {
+            own = own.with_optimizer(name)?;
+        }
+        if let Some(name) = &self.schedule {
+            own = own.with_schedule(name);
+        }
+        if let Some(epochs) = self.epochs {
+            own = own.with_epochs(epochs);
+        }
+        let (clip_norm, clip_value) = match (self.clip_norm, self.clip_value) {
+            (None, None) => (own.clip_norm, own.clip_value),
+            given => given,
+        };
+        Ok(Config {
+            batch_size: self.batch_size.unwrap_or(own.batch_size),
+            learning_rate: self.learning_rate.unwrap_or(own.learning_rate),
+            schedule_every: self.schedule_every.or(own.schedule_every),
+            schedule_factor: self.schedule_factor.unwrap_or(own.schedule_factor),
+            min_learning_rate: self.min_learning_rate.unwrap_or(own.min_learning_rate),
+            warmup: self.warmup.unwrap_or(own.warmup),
+            monitor: self.monitor.clone(),
+            weight_decay: self.weight_decay.unwrap_or(own.weight_decay),
+            decay_all: self.decay_all || own.decay_all,
+            clip_norm,
+            clip_value,
+            label_smoothing: self.label_smoothing.unwrap_or(own.label_smoothing),
+            class_weights: self.class_weights.clone(),
+            ..own
+        })
+    }
+}

@@ -1,0 +1,96 @@
+//! What a training computes besides the model itself.
+
+use crate::error::{Error, Result};
+use crate::ops::optimizer::{Clip, Optimizer};
+
+/// How the loss is formed and how its gradient changes the weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Method {
+    /// The optimizer, with its weight decay.
+    pub optimizer: Optimizer,
+    /// Share of the target spread evenly over the classes (Szegedy et al. 2016).
+    pub label_smoothing: f64,
+    /// The weight of each class in the loss; the mean of a batch divides by the sum of its
+    /// labels' weights.
+    pub class_weights: Option<Vec<f64>>,
+    /// Whether weight decay also acts on parameters of one axis: biases, and the scales and
+    /// shifts of normalisation. It is common practice that it does not (He et al. 2018, "Bag
+    /// of Tricks", section 3.1).
+    pub decay_all: bool,
+    /// How gradients are clipped.
+    pub clip: Option<Clip>,
+}
+
+impl From<Optimizer> for Method {
+    /// The optimizer alone.
+    fn from(optimizer: Optimizer) -> Self {
+        Self {
+            optimizer,
+            label_smoothing: 0.0,
+            class_weights: None,
+            decay_all: false,
+            clip: None,
+        }
+    }
+}
+
+/// The weights of `classes` classes that `text` names: `balanced`, or a number for each,
+/// separated by commas.
+///
+/// Balanced weights are `n / (k n_c)` for a class with `n_c` of the `n` labels, `k` of the
+/// classes having any (scikit-learn's `class_weight="balanced"`); a class without labels
+/// weighs nothing.
+///
+/// # Errors
+/// [`Error::Usage`] if there are not as many weights, or one is negative or no number, or all
+/// are zero.
+pub(super) fn class_weights(text: &str, labels: &[u32], classes: usize) -> Result<Vec<f64>> {
+    if text == "balanced" {
+        let mut counts = vec![0.0; classes];
+        for label in labels {
+            counts[*label as usize] += 1.0;
+        }
+        let present = counts.iter().filter(|c| **c > 0.0).count() as f64;
+        let weight = |count: f64| match count > 0.0 {
+            true => labels.len() as f64 / (present * count),
+            false => 0.0,
+        };
+        return Ok(counts.into_iter().map(weight).collect());
+    }
+    let weights: Vec<f64> = text
+        .split(',')
+        .map(|part| part.trim().parse().ok())
+        .map(|weight| weight.filter(|w: &f64| w.is_finite() && *w >= 0.0))
+        .collect::<Option<_>>()
+        .unwrap_or_default();
+    if weights.len() == classes && weights.iter().any(|w| *w > 0.0) {
+        return Ok(weights);
+    }
+    Err(Error::Usage(format!(
+        "--class-weights must be \"balanced\" or {classes} numbers from zero up, one for each \
+         class, separated by commas and not all zero; found {text:?}"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn balanced_weights_are_scikit_learns() {
+        // compute_class_weight("balanced") of these six labels: 6 / (3 * [3, 2, 1]).
+        let labels = [0, 0, 0, 1, 1, 3];
+        let found = class_weights("balanced", &labels, 4).unwrap();
+        assert_eq!(found, [2.0 / 3.0, 1.0, 0.0, 2.0]);
+    }
+
+    #[test]
+    fn lists_of_weights_are_checked() {
+        assert_eq!(class_weights("1, 0,2.5", &[], 3).unwrap(), [1.0, 0.0, 2.5]);
+        for text in ["1,2", "1,2,3,4", "1,-2,3", "1,x,3", "1,inf,3", "0,0,0", ""] {
+            let error = class_weights(text, &[], 3).unwrap_err().to_string();
+            let names = error.contains("--class-weights") && error.contains("3 numbers");
+            assert!(names, "{text}: {error}");
+        }
+    }
+}
