@@ -85,6 +85,7 @@
 //! fixed order, so that a run on one device and driver repeats bit for bit, and random
 //! numbers come from counters, so that every device draws the same.
 
+pub mod bench;
 pub mod data;
 pub mod error;
 pub mod formats;

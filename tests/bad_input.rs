@@ -432,3 +432,43 @@ fn a_run_folder_with_damaged_files() {
     ];
     refused(&files, &train, &["run: holds a run already", "--out"]);
 }
+
+#[test]
+fn bench_refuses_what_it_cannot_measure() {
+    let files = Files::new();
+    let model = files.model();
+    refused(
+        &files,
+        &["bench", "--repeats", "0"],
+        &["--repeats", "at least 1"],
+    );
+    refused(
+        &files,
+        &["bench", "--batch-size", "0"],
+        &["--batch-size", "at least 1"],
+    );
+    refused(
+        &files,
+        &["bench", "--device", "cpu"],
+        &["--device cpu", "no kernels"],
+    );
+    let other = files.write("other.jsonl", "{\"event\":\"epoch\"}\n");
+    let args = ["bench", "--compare", &other];
+    refused(
+        &files,
+        &args,
+        &["other.jsonl", "line 1", "gpucnn bench --json"],
+    );
+    let args = ["bench", "--compare", "nowhere.jsonl"];
+    refused(&files, &args, &["nowhere.jsonl"]);
+    let args = [
+        "bench",
+        "--model",
+        &model,
+        "--repeats",
+        "1",
+        "--op",
+        "attention",
+    ];
+    refused(&files, &args, &["\"attention\"", "matmul"]);
+}

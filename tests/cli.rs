@@ -6,7 +6,7 @@ use files::{Files, exists, gpucnn, json_lines};
 use gpucnn::formats::safetensors;
 use gpucnn::model::Model;
 use gpucnn::train::Config;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Runs the binary, which must succeed; standard output and standard error.
 fn run(files: &Files, args: &[&str]) -> [String; 2] {
@@ -423,4 +423,65 @@ fn eval_and_predict_take_the_best_weights() {
     assert_eq!(output.status.code(), Some(2));
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(errors.contains("no best.safetensors"), "{errors}");
+}
+
+#[test]
+fn bench_measures_compares_and_draws() {
+    let files = Files::new();
+    let model = files.model();
+    let bench = [
+        "bench",
+        "--model",
+        &model,
+        "--batch-size",
+        "4",
+        "--repeats",
+        "1",
+    ];
+    let lines = run_json(&files, &bench);
+    assert_eq!(lines[0]["event"], "ceilings");
+    for field in ["f32_gflops", "readback_us"] {
+        assert!(number(&lines[0], field) > 0.0, "{field}");
+    }
+    let kernels = events(&lines, "kernel");
+    assert_eq!(kernels.len(), lines.len() - 1);
+    let ops: Vec<_> = kernels.iter().map(|k| k["op"].as_str().unwrap()).collect();
+    for op in ["conv2d", "matmul", "conv2d_weight_grad", "optimizer"] {
+        assert!(ops.contains(&op), "no {op} in {ops:?}");
+    }
+    for kernel in &kernels {
+        assert_eq!(
+            (&kernel["model"], number(kernel, "batch")),
+            (&json!("tiny"), 4.0)
+        );
+        for field in ["us", "bytes", "gb_per_s", "percent"] {
+            assert!(number(kernel, field) > 0.0, "{field}: {kernel}");
+        }
+        let dispatches = kernel["dispatches"].as_array().unwrap();
+        let sum: f64 = dispatches.iter().map(|d| number(d, "us")).sum();
+        assert!((sum - number(kernel, "us")).abs() < 1e-3, "{kernel}");
+    }
+
+    // The same again, against itself at twice the speed, in tables.
+    let mut earlier = lines.clone();
+    for line in &mut earlier[1..] {
+        line["us"] = json!(2.0 * number(line, "us"));
+    }
+    let earlier: Vec<_> = earlier.iter().map(Value::to_string).collect();
+    let earlier = files.write("earlier.jsonl", earlier.join("\n"));
+    let more = [
+        "--op",
+        "matmul",
+        "--compare",
+        &earlier,
+        "--roofline",
+        "roof.svg",
+    ];
+    let [out, err] = run(&files, &[&bench[..], &more].concat());
+    assert!(out.contains("f32 multiply-adds") && out.contains("tiny, batch 4"));
+    assert!(out.contains("Faster") && !out.contains("conv1"), "{out}");
+    assert!(err.contains("roofline: roof.svg"), "{err}");
+    let picture = std::fs::read_to_string(files.path("roof.svg")).unwrap();
+    let matmuls = ops.iter().filter(|op| **op == "matmul").count();
+    assert_eq!(picture.matches("<circle").count(), matmuls);
 }

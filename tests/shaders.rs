@@ -9,6 +9,7 @@
 //!
 //! The same holds for every kernel of the presets' training and evaluation.
 
+use gpucnn::bench;
 use gpucnn::gpu::kernel::{Arg, Dispatch, Launch};
 use gpucnn::gpu::pipeline::{Access, match_bindings, reflect};
 use gpucnn::gpu::profile::{Profile, ProfileKind};
@@ -69,9 +70,15 @@ fn validated(
 
 /// Translates for Vulkan, Metal and Direct3D 12, in the lowest version of each language
 /// that has what the profile needs, with runtime checks or without as the crate does.
-fn translate(module: &naga::Module, info: &ModuleInfo, subgroups: bool, checks: bool) -> Outcome {
+fn translate(
+    module: &naga::Module,
+    info: &ModuleInfo,
+    capabilities: Capabilities,
+    checks: bool,
+) -> Outcome {
     use naga::back::{hlsl, msl, spv};
     use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
+    let subgroups = capabilities.contains(Capabilities::SUBGROUP);
     let policy = match checks {
         true => BoundsCheckPolicy::Restrict,
         false => BoundsCheckPolicy::Unchecked,
@@ -103,9 +110,12 @@ fn translate(module: &naga::Module, info: &ModuleInfo, subgroups: bool, checks: 
         name.map_err(|e| format!("MSL: {e}"))?;
     }
     let hlsl_options = hlsl::Options {
-        shader_model: match subgroups {
-            true => hlsl::ShaderModel::V6_0,
-            false => hlsl::ShaderModel::V5_1,
+        shader_model: if capabilities.contains(Capabilities::SHADER_FLOAT16) {
+            hlsl::ShaderModel::V6_2
+        } else if subgroups {
+            hlsl::ShaderModel::V6_0
+        } else {
+            hlsl::ShaderModel::V5_1
         },
         restrict_indexing: checks,
         force_loop_bounding: checks,
@@ -285,13 +295,20 @@ impl Findings {
         &mut self,
         op: &dyn Op,
         context: LaunchContext<'_>,
-        seen: &mut HashSet<(bool, String)>,
+        seen: &mut HashSet<(u64, String)>,
     ) -> Outcome {
         if op.alias().is_some() {
             return Ok(());
         }
         let launch = op.launch(context).map_err(|e| e.to_string())?;
-        check_launch(&launch, context, op.updates(), seen, &mut self.paths)
+        let tensors = Tensors {
+            inputs: context.inputs,
+            outputs: context.outputs,
+            scratch: &launch.scratch,
+        };
+        let capabilities = capabilities(context.profile);
+        let (updates, paths) = (op.updates(), &mut self.paths);
+        check_launch(&launch, capabilities, &tensors, updates, seen, paths)
     }
 }
 
@@ -323,43 +340,65 @@ fn check_op(entry: &gpucnn::ops::Entry) -> Findings {
     findings
 }
 
+/// What kernels for the profile may ask of a device.
+fn capabilities(profile: &Profile) -> Capabilities {
+    match profile.subgroup_size {
+        Some(_) => Capabilities::SUBGROUP | Capabilities::SUBGROUP_BARRIER,
+        None => Capabilities::empty(),
+    }
+}
+
 fn check_launch(
     launch: &Launch,
-    context: LaunchContext<'_>,
+    capabilities: Capabilities,
+    tensors: &Tensors<'_>,
     updates: &[usize],
-    seen: &mut HashSet<(bool, String)>,
+    seen: &mut HashSet<(u64, String)>,
     paths: &mut BTreeSet<&'static str>,
 ) -> Outcome {
-    let subgroups = context.profile.subgroup_size.is_some();
-    let capabilities = match subgroups {
-        true => Capabilities::SUBGROUP | Capabilities::SUBGROUP_BARRIER,
-        false => Capabilities::empty(),
-    };
-    let tensors = Tensors {
-        inputs: context.inputs,
-        outputs: context.outputs,
-        scratch: &launch.scratch,
-    };
     for dispatch in &launch.dispatches {
         let path = dispatch.kernel.path();
         paths.insert(path);
         let located = |problem: String| format!("{path}: {problem}");
         let source = dispatch.kernel.wgsl().map_err(|e| e.to_string())?;
-        let fresh = seen.insert((subgroups, source.clone()));
+        let fresh = seen.insert((capabilities.bits(), source.clone()));
         let module = if fresh {
             let (module, info) = validated(path, &source, capabilities)?;
             check_module(&module).map_err(located)?;
             for checks in [true, false] {
-                translate(&module, &info, subgroups, checks).map_err(located)?;
+                translate(&module, &info, capabilities, checks).map_err(located)?;
             }
             module
         } else {
             naga::front::wgsl::parse_str(&source)
                 .map_err(|e| e.emit_to_string_with_path(&source, path))?
         };
-        check_dispatch(dispatch, &module, updates, &tensors).map_err(located)?;
+        check_dispatch(dispatch, &module, updates, tensors).map_err(located)?;
     }
     Ok(())
+}
+
+/// The benchmark's own kernels, checked like those of an op, in f32 and in f16.
+fn check_benchmark() -> Findings {
+    let mut findings = Findings::default();
+    let mut seen = HashSet::new();
+    for (f16, capabilities) in [
+        (false, Capabilities::empty()),
+        (true, Capabilities::SHADER_FLOAT16),
+    ] {
+        for launch in bench::launches(f16) {
+            let tensors = Tensors {
+                inputs: &[],
+                outputs: &[],
+                scratch: &launch.scratch,
+            };
+            let (seen, paths) = (&mut seen, &mut findings.paths);
+            let checked = check_launch(&launch, capabilities, &tensors, &[], seen, paths);
+            findings.problems.extend(checked.err());
+        }
+    }
+    findings.sources = seen.len();
+    findings
 }
 
 /// Every `.wgsl` file, with its path below `shaders/`.
@@ -470,7 +509,8 @@ fn every_kernel_of_the_presets_is_portable() {
 #[test]
 fn every_specialised_kernel_is_portable() {
     let entries = registry();
-    let findings: Vec<_> = entries.par_iter().map(check_op).collect();
+    let mut findings: Vec<_> = entries.par_iter().map(check_op).collect();
+    findings.push(check_benchmark());
     let problems: Vec<_> = findings.iter().flat_map(|f| &f.problems).collect();
     let shown: Vec<_> = problems.iter().take(3).map(|p| p.as_str()).collect();
     assert!(
@@ -480,7 +520,10 @@ fn every_specialised_kernel_is_portable() {
         shown.join("\n\n")
     );
     let sources: usize = findings.iter().map(|f| f.sources).sum();
-    println!("{sources} specialised kernels of {} ops", entries.len());
+    println!(
+        "{sources} specialised kernels of {} ops and the benchmark",
+        entries.len()
+    );
 
     let used: BTreeSet<_> = findings.iter().flat_map(|f| &f.paths).copied().collect();
     for (path, text) in files() {

@@ -266,6 +266,40 @@ fn the_seed_alone_decides_the_weights() {
 }
 
 #[test]
+fn neither_checkpoints_nor_the_steps_of_a_submission_change_a_bit() {
+    let data = random_data([1, 12, 12], 400, 30);
+    let model = small_model();
+    let run = |checkpoint_minutes| {
+        let config = Config {
+            epochs: 2,
+            optimizer: "adam".into(),
+            learning_rate: 0.01,
+            checkpoint_minutes,
+            ..config()
+        };
+        Run::new(&model, &data, &config, own_gpu())
+    };
+    let alone = run(0.0);
+    // Always due: one submission of one step between two checkpoints.
+    let interrupted = run(1e-9);
+    let submissions = |run: &Run| run.summary.submissions;
+    assert!(
+        submissions(&interrupted) > 2 * 100,
+        "{}",
+        submissions(&interrupted)
+    );
+    assert!(submissions(&alone) < 2 * 100, "{}", submissions(&alone));
+    assert_eq!(interrupted.losses(), alone.losses());
+    assert_eq!(interrupted.weights, alone.weights);
+    let timeless = |run: Run| HistoryRow {
+        seconds: 0.0,
+        images_per_s: 0.0,
+        ..run.summary.last.unwrap()
+    };
+    assert_eq!(timeless(interrupted), timeless(alone));
+}
+
+#[test]
 fn without_shuffling_images_come_in_stored_order() {
     let data = random_data([1, 12, 12], 30, 0);
     let model = small_model();

@@ -1,5 +1,6 @@
 //! The command line: parses, calls the library, prints. No logic.
 
+mod bench;
 mod devices;
 mod eval;
 mod interrupt;
@@ -29,10 +30,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Train(train::Args),
+    Train(Box<train::Args>),
     Eval(eval::Args),
     Predict(predict::Args),
     Devices(devices::Args),
+    Bench(bench::Args),
     Summary(summary::Args),
 }
 
@@ -55,6 +57,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Devices(args) => devices::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Summary(args) => summary::run(&args),
     }?;
     Ok(ExitCode::SUCCESS)

@@ -7,17 +7,22 @@ use gpucnn::gpu::{Gpu, OpenOptions};
 use gpucnn::graph::{Backend, CpuBackend, GpuBackend};
 use gpucnn::model::Model;
 use gpucnn::train::{RunFolder, Weights};
+use std::rc::Rc;
 
 /// Opens `auto`, `cpu` or the adapter of a name.
 pub fn open_device(name: &str) -> Result<Box<dyn Backend>> {
     if name == "cpu" {
         return Ok(Box::new(CpuBackend::new()));
     }
-    let options = OpenOptions {
+    Ok(Box::new(GpuBackend::new(open_gpu(name)?)?))
+}
+
+/// Opens `auto` or the adapter of a name.
+pub fn open_gpu(name: &str) -> Result<Rc<Gpu>> {
+    Gpu::open(OpenOptions {
         name: (name != "auto").then(|| name.to_owned()),
         ..OpenOptions::default()
-    };
-    Ok(Box::new(GpuBackend::new(Gpu::open(options)?)?))
+    })
 }
 
 /// The last weights of a run, or the best.

@@ -1,7 +1,7 @@
 //! Kernels: a WGSL file plus the values that specialise it.
 //!
 //! A shader under `shaders/` is valid WGSL as it stands. The loader changes it
-//! in three ways only, all by name, so that no template syntax is needed:
+//! in four ways only, all by name, so that no template syntax is needed:
 //!
 //! * **constants**: `const TILE: u32 = 8u;` at the start of a line gets
 //!   another value ([`Kernel::set`]);
@@ -12,7 +12,9 @@
 //!   function of a library file with the same parameters ([`Kernel::hook`]).
 //!   The library's constants, bindings and hooks are then part of the shader.
 //!   A hook's signature stands on one line at the start of a line and its
-//!   closing brace at the start of a line of its own, or all on one line.
+//!   closing brace at the start of a line of its own, or all on one line;
+//! * **extensions**: `enable f16;` is put before the text ([`Kernel::enable`]), for
+//!   aliases that need it.
 
 use crate::error::{Error, Result};
 use std::fmt::Write as _;
@@ -115,6 +117,7 @@ impl From<[f32; 4]> for Constant {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kernel {
     file: ShaderFile,
+    extensions: Vec<&'static str>,
     constants: Vec<(&'static str, Constant)>,
     aliases: Vec<(&'static str, &'static str)>,
     hooks: Vec<(&'static str, ShaderFile, &'static str)>,
@@ -125,10 +128,18 @@ impl Kernel {
     pub fn new(file: ShaderFile) -> Self {
         Self {
             file,
+            extensions: Vec::new(),
             constants: Vec::new(),
             aliases: Vec::new(),
             hooks: Vec::new(),
         }
+    }
+
+    /// Enables a WGSL extension, such as `f16`; the device must have it.
+    #[must_use]
+    pub fn enable(mut self, extension: &'static str) -> Self {
+        self.extensions.push(extension);
+        self
     }
 
     /// Sets the constant `name`.
@@ -177,6 +188,9 @@ impl Kernel {
         }
         for (name, ty) in &self.aliases {
             text = self.replace_alias(&text, name, ty)?;
+        }
+        for extension in &self.extensions {
+            text = format!("enable {extension};\n{text}");
         }
         Ok(text)
     }
@@ -416,6 +430,18 @@ mod tests {
         naga::front::wgsl::parse_str(&text).unwrap();
         let missing = Kernel::new(FILE).alias("Sum", "f32").wgsl().unwrap_err();
         assert!(missing.to_string().contains("alias Sum ="), "{missing}");
+    }
+
+    #[test]
+    fn extensions_come_first() {
+        const FILE: ShaderFile = ShaderFile {
+            path: "test.wgsl",
+            text: "alias Scalar = f32;\nconst ONE = Scalar(1.0);\n",
+        };
+        let kernel = Kernel::new(FILE).alias("Scalar", "f16").enable("f16");
+        let text = kernel.wgsl().unwrap();
+        assert!(text.starts_with("enable f16;\nalias Scalar = f16;\n"));
+        naga::front::wgsl::parse_str(&text).unwrap();
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What runs a graph: the GPU, or the reference path on the CPU.
 
-use super::Graph;
+use super::{Graph, MemoryPlan};
 use crate::error::{Error, Result};
 use crate::gpu::executor::Counters;
 use crate::gpu::profiler::Clock;
@@ -24,6 +24,8 @@ pub struct Timing {
     pub op: &'static str,
     /// Floating-point operations of one run.
     pub flops: u64,
+    /// Bytes of its inputs and outputs; those updated in place count twice.
+    pub bytes: u64,
     /// The shader and the seconds of each of its dispatches.
     pub dispatches: Vec<(&'static str, f64)>,
 }
@@ -67,11 +69,12 @@ pub trait Backend {
     /// If there is no such state or the device failed.
     fn read(&mut self, name: &str) -> Result<Array>;
 
-    /// Checks a graph against the device's limits without allocating or compiling.
+    /// Plans a graph's memory and checks it against the device's limits, without
+    /// allocating or compiling.
     ///
     /// # Errors
     /// [`Error::Limit`] that names the tensor and the limit.
-    fn check_limits(&self, graph: &Graph) -> Result<()>;
+    fn plan(&self, graph: &Graph) -> Result<MemoryPlan>;
 
     /// Makes a graph ready to run. Its states must exist.
     ///
@@ -152,7 +155,7 @@ pub(crate) fn largest_batch(
     backend: &dyn Backend,
     graph: impl Fn(usize) -> Result<Graph>,
 ) -> usize {
-    let fits = |n| graph(n).and_then(|g| backend.check_limits(&g)).is_ok();
+    let fits = |n| graph(n).and_then(|g| backend.plan(&g)).is_ok();
     if most == 0 || fits(most) {
         return most;
     }

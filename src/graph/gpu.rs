@@ -40,6 +40,7 @@ struct Profiled {
     layer: String,
     op: &'static str,
     flops: u64,
+    bytes: u64,
     commands: usize,
 }
 
@@ -71,11 +72,6 @@ impl GpuBackend {
     /// The device it runs on.
     pub fn gpu(&self) -> &Rc<Gpu> {
         &self.gpu
-    }
-
-    /// The memory plan of a program.
-    pub fn plan(&self, program: Program) -> &MemoryPlan {
-        &self.programs[program.0].plan
     }
 
     fn state(&self, name: &str) -> Result<&State> {
@@ -172,8 +168,8 @@ impl Backend for GpuBackend {
         Ok(Array::from_gpu_bytes(ty, &bytes))
     }
 
-    fn check_limits(&self, graph: &Graph) -> Result<()> {
-        Planned::new(self, graph).map(drop)
+    fn plan(&self, graph: &Graph) -> Result<MemoryPlan> {
+        Planned::new(self, graph).map(|planned| planned.memory)
     }
 
     fn compile(&mut self, graph: Graph) -> Result<Program> {
@@ -255,6 +251,7 @@ impl Backend for GpuBackend {
             layer: node.layer.clone(),
             op: node.op,
             flops: node.flops,
+            bytes: node.bytes,
             dispatches: commands
                 .by_ref()
                 .zip(seconds.by_ref())
@@ -372,10 +369,13 @@ impl<'a> Lowering<'a> {
                 self.graph.types(&node.inputs),
                 self.graph.types(&node.outputs),
             );
+            let updated = node.op.updates().iter().map(|i| &inputs[*i]);
+            let moved = inputs.iter().chain(&outputs).chain(updated);
             nodes.push(Profiled {
                 layer: node.layer.clone(),
                 op: node.op.name(),
                 flops: node.op.flops(&inputs, &outputs),
+                bytes: moved.map(TensorType::bytes).sum(),
                 commands: dispatches.len(),
             });
             for dispatch in dispatches {

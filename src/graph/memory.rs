@@ -1,13 +1,15 @@
 //! The memory plan: results share slots by liveness.
 //!
-//! Nodes run in order, so a result is alive from the node that computes it to the
-//! last that reads it. Going through the nodes, each result takes the free slot
-//! that fits best, or grows the largest free one, or opens a new one; after its
-//! last reader the slot is free again. A launch's scratch lives for its node only.
+//! Nodes run in order, so a result is alive from the node that computes it to the last that
+//! reads it; a launch's scratch lives for its node only. Tenants are placed from the largest
+//! to the smallest, each into the smallest slot that is free for its whole life, or into a
+//! new one ("greedy by size", Pisarchyk and Lee 2020, "Efficient Memory Management for Deep
+//! Neural Net Inference").
 
 use super::{Graph, Origin};
 use crate::ops::Value;
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 /// A piece of memory that results take turns in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,66 +39,85 @@ impl MemoryPlan {
 
     /// Plans a graph; `scratch` holds the bytes of each node's scratch buffers.
     pub fn new(graph: &Graph, scratch: &[Vec<u64>]) -> Self {
-        let last_reader = last_readers(graph);
-        let mut plan = Self::default();
-        let mut free: Vec<usize> = Vec::new();
-        let mut alive = 0;
-        for (index, node) in graph.nodes().iter().enumerate() {
-            let mut ending: Vec<(usize, u64)> = Vec::new();
-            for value in &node.outputs {
-                if node.op.alias().is_some() || graph.value(*value).store.is_some() {
-                    continue;
+        let tenants = tenants(graph, scratch);
+        let alive = |node| {
+            let here = tenants.iter().filter(|t| t.life.contains(&node));
+            here.map(|t| t.bytes).sum()
+        };
+        let mut plan = Self {
+            scratch: scratch.iter().map(|s| vec![0; s.len()]).collect(),
+            lower_bound: (0..graph.nodes().len()).map(alive).max().unwrap_or(0),
+            ..Self::default()
+        };
+        let mut taken: Vec<Vec<&Tenant>> = Vec::new();
+        let mut by_size: Vec<&Tenant> = tenants.iter().collect();
+        by_size.sort_by_key(|t| std::cmp::Reverse(t.bytes));
+        for tenant in by_size {
+            // Slots are in falling order of size, all large enough.
+            let free = |others: &Vec<&Tenant>| others.iter().all(|t| !t.meets(tenant));
+            let slot = taken.iter().rposition(free).unwrap_or_else(|| {
+                plan.slots.push(Slot {
+                    bytes: tenant.bytes,
+                });
+                taken.push(Vec::new());
+                taken.len() - 1
+            });
+            taken[slot].push(tenant);
+            match tenant.kind {
+                Kind::Result(value) => {
+                    plan.results.insert(value, slot);
                 }
-                let bytes = graph.value(*value).ty.bytes();
-                let slot = plan.take(&mut free, bytes);
-                plan.results.insert(*value, slot);
-                alive += bytes;
-                if !last_reader.contains_key(value) {
-                    ending.push((slot, bytes));
-                }
-            }
-            let mut held = Vec::new();
-            for bytes in &scratch[index] {
-                let slot = plan.take(&mut free, *bytes);
-                alive += bytes;
-                ending.push((slot, *bytes));
-                held.push(slot);
-            }
-            plan.scratch.push(held);
-            plan.lower_bound = plan.lower_bound.max(alive);
-            let finished = last_reader.iter().filter(|(_, last)| **last == index);
-            for (value, _) in finished {
-                if let Some(slot) = plan.results.get(value) {
-                    ending.push((*slot, graph.value(*value).ty.bytes()));
-                }
-            }
-            ending.sort_unstable();
-            for (slot, bytes) in ending {
-                alive -= bytes;
-                free.push(slot);
+                Kind::Scratch(node, index) => plan.scratch[node][index] = slot,
             }
         }
         plan
     }
+}
 
-    fn take(&mut self, free: &mut Vec<usize>, bytes: u64) -> usize {
-        let size = |slot: usize| self.slots[slot].bytes;
-        let fitting = (0..free.len())
-            .filter(|i| size(free[*i]) >= bytes)
-            .min_by_key(|i| (size(free[*i]), free[*i]));
-        let largest = (0..free.len()).max_by_key(|i| (size(free[*i]), free[*i]));
-        match fitting.or(largest) {
-            Some(i) => {
-                let slot = free.swap_remove(i);
-                self.slots[slot].bytes = self.slots[slot].bytes.max(bytes);
-                slot
-            }
-            None => {
-                self.slots.push(Slot { bytes });
-                self.slots.len() - 1
+/// What needs a slot, and how long.
+struct Tenant {
+    kind: Kind,
+    bytes: u64,
+    /// The nodes it lives for.
+    life: RangeInclusive<usize>,
+}
+
+enum Kind {
+    Result(Value),
+    /// Of a node, and its number there.
+    Scratch(usize, usize),
+}
+
+impl Tenant {
+    fn meets(&self, other: &Self) -> bool {
+        self.life.start() <= other.life.end() && other.life.start() <= self.life.end()
+    }
+}
+
+fn tenants(graph: &Graph, scratch: &[Vec<u64>]) -> Vec<Tenant> {
+    let last_reader = last_readers(graph);
+    let mut tenants = Vec::new();
+    for (index, node) in graph.nodes().iter().enumerate() {
+        for value in &node.outputs {
+            let info = graph.value(*value);
+            if node.op.alias().is_none() && info.store.is_none() {
+                let end = last_reader.get(value).copied().unwrap_or(index);
+                tenants.push(Tenant {
+                    kind: Kind::Result(*value),
+                    bytes: info.ty.bytes(),
+                    life: index..=end,
+                });
             }
         }
+        for (i, bytes) in scratch[index].iter().enumerate() {
+            tenants.push(Tenant {
+                kind: Kind::Scratch(index, i),
+                bytes: *bytes,
+                life: index..=index,
+            });
+        }
     }
+    tenants
 }
 
 /// For each storage root that is a result, the last node that reads it, by its

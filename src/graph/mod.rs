@@ -29,6 +29,7 @@ use crate::ops::activation::{Activation, Function};
 use crate::ops::fill::Fill;
 use crate::ops::{Builder, Op, Value};
 use crate::tensor::{DType, Shape, TensorType};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Where a value's data comes from.
@@ -101,6 +102,17 @@ impl Graph {
     /// What is known of a value.
     pub fn value(&self, value: Value) -> &ValueInfo {
         &self.values[value.0 as usize]
+    }
+
+    /// The named tensors the graph works on, each once.
+    pub fn states(&self) -> impl Iterator<Item = (&str, &TensorType)> {
+        let mut seen = HashSet::new();
+        self.values
+            .iter()
+            .filter_map(move |info| match &info.origin {
+                Origin::State(name) if seen.insert(name) => Some((name.as_str(), &info.ty)),
+                _ => None,
+            })
     }
 
     /// Names the layer that the nodes added from here on belong to.

@@ -19,6 +19,21 @@ use super::layer::Lowering;
 use crate::error::Result;
 use crate::ops::Value;
 
+/// The setters of a layer's attributes, for chains as `Conv2d::new(32, 3).stride(2)`.
+macro_rules! setters {
+    ($($field:ident: $ty:ty;)*) => {
+        $(
+            #[doc = concat!("The same layer with another `", stringify!($field), "`.")]
+            #[must_use]
+            pub fn $field(mut self, $field: impl Into<$ty>) -> Self {
+                self.$field = $field.into();
+                self
+            }
+        )*
+    };
+}
+use setters;
+
 /// Serde default of flags that are on unless switched off.
 fn yes() -> bool {
     true

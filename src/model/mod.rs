@@ -35,6 +35,7 @@ pub use layers::{
     Flatten, GlobalAvgPool, MaxPool2d, Mul, Reshape, ZeroPad2d,
 };
 pub use summary::{LayerSummary, Summary};
+pub(crate) use summary::{bytes, grouped};
 pub use values::{Pad, Pair};
 
 use crate::error::{Error, Result};

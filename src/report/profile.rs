@@ -83,6 +83,7 @@ mod tests {
             layer: layer.into(),
             op: "conv2d",
             flops: 3_000_000,
+            bytes: 0,
             dispatches,
         };
         Profile {

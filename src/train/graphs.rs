@@ -155,6 +155,9 @@ impl<'a> Graphs<'a> {
             STATISTICS => &self.statistics,
             _ => &self.parameters,
         };
+        if arena.is_empty() {
+            return Ok(());
+        }
         let states = [running, new].map(|name| graph.state(name, arena.ty()));
         let [running, new] = states.map(|s| arena.chunks(graph, s, self.max_binding));
         for (running, new) in running?.into_iter().zip(new?) {
@@ -299,7 +302,7 @@ impl<'a> Graphs<'a> {
         if self.method.accumulate > 1 {
             states.push((ACCUMULATED.to_owned(), self.parameters.ty()));
         }
-        states.retain(|(_, ty)| ty.shape.len() > 0);
+        states.retain(|(_, ty)| !ty.shape.is_empty());
         states
     }
 

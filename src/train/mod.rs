@@ -33,8 +33,8 @@ pub use weights::Weights;
 pub(crate) use weights::{arenas, upload_weights, weight_values};
 
 use crate::data::Dataset;
-use crate::error::Result;
-use crate::graph::{Backend, Profile};
+use crate::error::{Error, Result};
+use crate::graph::{Backend, Graph, MemoryPlan, Profile};
 use crate::model::Model;
 use std::time::Instant;
 use training::Training;
@@ -168,4 +168,24 @@ pub fn resume(
     callbacks.event(session.start_event());
     let position = checkpoint.position;
     Training::new(session, config, folder, callbacks, position)?.run(begin)
+}
+
+/// The graph of a training step on `batch` images and how the device would lay out its
+/// memory. Nothing is allocated.
+///
+/// # Errors
+/// [`Error::Limit`] where it does not fit the device.
+pub fn plan(model: &Model, batch: usize, device: &dyn Backend) -> Result<(Graph, MemoryPlan)> {
+    if batch == 0 {
+        return Err(Error::Usage(
+            "--batch-size must be at least 1, found 0".into(),
+        ));
+    }
+    let config = Config::new(model)?;
+    let limit = device.max_binding();
+    let part = Part::new("train", batch, model.input(), limit);
+    let method = config.method(&[], model.classes())?;
+    let graph = Graphs::new(model, method, limit).training(&part, batch)?;
+    let memory = device.plan(&graph)?;
+    Ok((graph, memory))
 }

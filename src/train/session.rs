@@ -416,15 +416,35 @@ impl<'a> Session<'a> {
         self.steady.submissions += now.submissions - before.submissions;
     }
 
-    /// Times the dispatches of a training step, as the median of several. The step is
+    /// Times the dispatches of a training step, as the median of `repeats`. The step is
     /// taken for real: the weights are not the same afterwards.
     ///
     /// # Errors
     /// If the device fails, or is the reference path.
-    pub fn profile(&mut self) -> Result<Profile> {
-        const REPEATS: usize = 9;
+    pub fn profile(&mut self, repeats: usize) -> Result<Profile> {
         let step = self.next_step(0, 0, self.config.batch_size);
-        self.backend.profile(self.programs.train, &step, REPEATS)
+        self.backend.profile(self.programs.train, &step, repeats)
+    }
+
+    /// Submits so many training steps, all on the first images, and does not wait. For
+    /// benchmarks.
+    ///
+    /// # Errors
+    /// If the device failed.
+    pub fn submit_steps(&mut self, count: usize) -> Result<()> {
+        let batch = self.config.batch_size;
+        let steps: Vec<Step> = (0..count)
+            .map(|slot| self.next_step(slot % MAX_STEPS, 0, batch))
+            .collect();
+        self.backend.run(self.programs.train, &steps)
+    }
+
+    /// Waits for everything submitted.
+    ///
+    /// # Errors
+    /// If the device failed.
+    pub fn synchronize(&mut self) -> Result<()> {
+        self.backend.synchronize()
     }
 
     /// What crossed the bus in epochs and evaluations, without setting up and saving.

@@ -87,7 +87,8 @@ impl<'a, 'c> Training<'a, 'c> {
             last,
         };
         if self.config.profile && !summary.stopped {
-            let profile = self.session.profile()?;
+            const REPEATS: usize = 9;
+            let profile = self.session.profile(REPEATS)?;
             self.callbacks.event(Event::Profile(profile));
         }
         self.callbacks.event(Event::End(summary.clone()));

@@ -1,6 +1,6 @@
 //! Layers with kernels: convolutions and the dense layer.
 
-use super::{single, yes};
+use super::{setters, single, yes};
 use crate::error::Result;
 use crate::model::Init;
 use crate::model::layer::{Lower, Lowering};
@@ -68,46 +68,13 @@ impl Conv2d {
         }
     }
 
-    /// The same layer with another stride.
-    #[must_use]
-    pub fn stride(mut self, stride: impl Into<Pair>) -> Self {
-        self.stride = stride.into();
-        self
-    }
-
-    /// The same layer with another padding.
-    #[must_use]
-    pub fn padding(mut self, padding: Pad) -> Self {
-        self.padding = padding;
-        self
-    }
-
-    /// The same layer with another dilation.
-    #[must_use]
-    pub fn dilation(mut self, dilation: impl Into<Pair>) -> Self {
-        self.dilation = dilation.into();
-        self
-    }
-
-    /// The same layer with so many groups.
-    #[must_use]
-    pub fn groups(mut self, groups: usize) -> Self {
-        self.groups = groups;
-        self
-    }
-
-    /// The same layer with or without bias.
-    #[must_use]
-    pub fn bias(mut self, bias: bool) -> Self {
-        self.bias = bias;
-        self
-    }
-
-    /// The same layer with an activation.
-    #[must_use]
-    pub fn activation(mut self, activation: Function) -> Self {
-        self.activation = activation;
-        self
+    setters! {
+        stride: Pair;
+        padding: Pad;
+        dilation: Pair;
+        groups: usize;
+        bias: bool;
+        activation: Function;
     }
 }
 
@@ -185,32 +152,12 @@ impl DepthwiseConv2d {
         }
     }
 
-    /// The same layer with another stride.
-    #[must_use]
-    pub fn stride(mut self, stride: impl Into<Pair>) -> Self {
-        self.stride = stride.into();
-        self
-    }
-
-    /// The same layer with another padding.
-    #[must_use]
-    pub fn padding(mut self, padding: Pad) -> Self {
-        self.padding = padding;
-        self
-    }
-
-    /// The same layer with or without bias.
-    #[must_use]
-    pub fn bias(mut self, bias: bool) -> Self {
-        self.bias = bias;
-        self
-    }
-
-    /// The same layer with an activation.
-    #[must_use]
-    pub fn activation(mut self, activation: Function) -> Self {
-        self.activation = activation;
-        self
+    setters! {
+        stride: Pair;
+        padding: Pad;
+        dilation: Pair;
+        bias: bool;
+        activation: Function;
     }
 }
 
@@ -258,18 +205,9 @@ impl Dense {
         }
     }
 
-    /// The same layer with or without bias.
-    #[must_use]
-    pub fn bias(mut self, bias: bool) -> Self {
-        self.bias = bias;
-        self
-    }
-
-    /// The same layer with an activation.
-    #[must_use]
-    pub fn activation(mut self, activation: Function) -> Self {
-        self.activation = activation;
-        self
+    setters! {
+        bias: bool;
+        activation: Function;
     }
 }
 

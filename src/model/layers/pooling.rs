@@ -1,6 +1,6 @@
 //! Pooling layers.
 
-use super::single;
+use super::{setters, single};
 use crate::error::Result;
 use crate::model::layer::{Lower, Lowering};
 use crate::model::values::{Pad, Pair};
@@ -31,18 +31,15 @@ impl MaxPool2d {
         }
     }
 
-    /// The same layer with another stride.
+    /// The same layer with another `stride`.
     #[must_use]
     pub fn stride(mut self, stride: impl Into<Pair>) -> Self {
         self.stride = Some(stride.into());
         self
     }
 
-    /// The same layer with another padding.
-    #[must_use]
-    pub fn padding(mut self, padding: Pad) -> Self {
-        self.padding = padding;
-        self
+    setters! {
+        padding: Pad;
     }
 }
 
@@ -78,18 +75,15 @@ impl AvgPool2d {
         }
     }
 
-    /// The same layer with another stride.
+    /// The same layer with another `stride`.
     #[must_use]
     pub fn stride(mut self, stride: impl Into<Pair>) -> Self {
         self.stride = Some(stride.into());
         self
     }
 
-    /// The same layer with another padding.
-    #[must_use]
-    pub fn padding(mut self, padding: Pad) -> Self {
-        self.padding = padding;
-        self
+    setters! {
+        padding: Pad;
     }
 }
 
