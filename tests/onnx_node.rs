@@ -14,6 +14,7 @@ use gpucnn::ops::batch_norm::{BatchNorm2d, BatchNormInference, UpdateRunningStat
 use gpucnn::ops::binary::{Binary, BinaryOp};
 use gpucnn::ops::conv2d::Conv2d;
 use gpucnn::ops::cross_entropy::{Labels, SoftmaxCrossEntropy};
+use gpucnn::ops::dropout::Dropout;
 use gpucnn::ops::fill::Fill;
 use gpucnn::ops::matmul::MatMul;
 use gpucnn::ops::optimizer::{Optimizer, Rule, Update};
@@ -93,8 +94,16 @@ const NOT_BUILT: &[(&str, &str)] = &[
         "asks for column-major indices",
     ),
     (
-        "test_training_dropout*",
+        "test_training_dropout",
         "the mask is drawn by NumPy's generator",
+    ),
+    (
+        "test_training_dropout_default",
+        "the mask is drawn by NumPy's generator",
+    ),
+    (
+        "test_training_dropout*mask",
+        "dropout stores no mask that could be given out",
     ),
 ];
 
@@ -286,8 +295,14 @@ fn batch_normalization(case: &Case, w: &mut Writer) -> Vec<Output> {
 }
 
 /// Inference, where dropout does nothing.
-fn dropout(_: &Case, w: &mut Writer) -> Vec<Output> {
-    w.activation(Function::Identity)
+fn dropout(case: &Case, w: &mut Writer) -> Vec<Output> {
+    match case.inputs.as_slice() {
+        [_, ratio, training] if training.int() == 1 => {
+            let rate = ratio.float();
+            w.one(Dropout { rate, key: 1 }, &[w.inputs[0]])
+        }
+        _ => w.activation(Function::Identity),
+    }
 }
 
 fn flatten(case: &Case, w: &mut Writer) -> Vec<Output> {

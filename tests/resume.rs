@@ -238,17 +238,28 @@ fn a_run_that_ctrl_c_stopped_goes_on_from_there() {
     work.assert_same("stopped", "alone");
 }
 
+/// The reference path computes in float64, so f32 would not be enough; and the learning rate
+/// of plateau depends on the epochs before.
 #[test]
-fn the_reference_path_goes_on_in_float64() {
-    let work = Work::new(60, &["--device", "cpu"]);
-    work.succeed(&work.begin("alone", &["--epochs", "3"]));
+fn a_finished_run_trains_on() {
+    let plateau = "--schedule plateau --schedule-every 1 --monitor accuracy --clip-norm 1";
+    let flags: Vec<_> = plateau.split(' ').chain(["--device", "cpu"]).collect();
+    let work = Work::new(60, &flags);
+    work.succeed(&work.begin("alone", &["--epochs", "6"]));
+    let history = work.history("alone");
+    let rate = |line: &str| line.rsplit(',').next().unwrap().to_owned();
+    // The rate falls in time for both halves.
+    assert_ne!(rate(&history[1]), rate(&history[3]), "{history:?}");
+    assert_ne!(rate(&history[3]), rate(&history[6]), "{history:?}");
+
     work.succeed(&work.begin("longer", &["--epochs", "1"]));
     work.refused(
         &["train", "--resume", "longer"],
         &["longer has trained all its 1 epochs", "--epochs"],
     );
-    work.succeed(&["train", "--resume", "longer", "--epochs", "2"]);
-    work.succeed(&["train", "--resume", "longer", "--epochs", "3"]);
+    for epochs in ["3", "6"] {
+        work.succeed(&["train", "--resume", "longer", "--epochs", epochs]);
+    }
     work.assert_same("longer", "alone");
 }
 
@@ -305,6 +316,9 @@ fn what_contradicts_the_run_is_refused_by_name() {
         "--optimizer=sgd",
         "--learning-rate=1",
         "--weight-decay=1",
+        "--schedule=cosine",
+        "--warmup=1",
+        "--clip-norm=1",
         "--limit=9",
         "--val-split=0.5",
         "--init=x",

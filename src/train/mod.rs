@@ -144,9 +144,9 @@ pub fn train(
     training.run(begin)
 }
 
-/// Goes on with a training from a checkpoint, and ends in the same bits as one that never
-/// stopped, if model, data, device and settings are the same but for the number of epochs,
-/// which may be larger.
+/// Goes on with a training from a checkpoint. With the same model, data, settings and device
+/// it ends in the same bits as one that never stopped. There may be more epochs than before:
+/// the rest then has the schedule of a training of so many.
 ///
 /// # Errors
 /// As [`train`], and if the checkpoint is of another model or data set.

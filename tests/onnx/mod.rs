@@ -53,6 +53,7 @@ struct TensorProto {
 /// `TensorProto.DataType`.
 const FLOAT: i32 = 1;
 const INT64: i32 = 7;
+const BOOL: i32 = 9;
 
 /// The elements of a tensor.
 pub enum Data {
@@ -85,6 +86,7 @@ impl Tensor {
                 let (words, _) = raw.as_chunks();
                 Data::Int(words.iter().map(|w| i64::from_le_bytes(*w)).collect())
             }
+            BOOL => Data::Int(raw.iter().map(|b| (*b).into()).collect()),
             other => panic!("{}: element type {other}", path.display()),
         };
         Self {
