@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
 """gpucnn beside its peers, in one run on one machine: writes benches/PEERS.md.
 
-Usage: python benches/peers/run.py [--rounds N] [--seconds F]
+Usage: python benches/peers/run.py [--rounds N] [--seconds F] [--batch N ...] [--peer NAME ...]
 
-Peers that are not installed are named as such. Every combination of model and batch is measured
-in rounds, gpucnn and the peers by turns, so that other work on the machine hits all alike; the
-median round counts. gpucnn trains with its own command on images of its own (MNIST, and random
-CIFAR-10 files), shuffling and metrics included; a peer trains on random images in memory.
+Run it with the Python that has Keras and PyTorch. Peers that are not installed are named as
+such; burn is built here, by cargo. Every combination of model and batch is measured in rounds,
+gpucnn again before each peer, so that other work on the machine hits all alike; the median
+round counts, and a ratio is the median of those with the gpucnn run just before. gpucnn trains
+with its own command on images of its own (MNIST, and random CIFAR-10 files), shuffling and
+metrics included; a peer trains on random images in memory. The first step counts from the start
+of the process, for Keras and PyTorch from after the imports; each run begins with empty caches
+of shaders and tuning.
 """
 
 import argparse
@@ -26,8 +30,18 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 GPUCNN = ROOT / "target/release/gpucnn"
 MODELS = ["mnist-cnn", "cifar10-cnn"]
 BATCHES = [32, 256]
-# A script for each peer: MODEL BATCH SECONDS, prints one JSON line.
-PEERS = {"Keras": ("keras_steps.py", "pip install tensorflow-cpu")}
+HERE = pathlib.Path(__file__).resolve().parent
+BURN = ROOT / "target/burn"
+TORCH = [(mode, kind) for mode in ["eager", "compile", "graphs"] for kind in ["f32", "tf32", "amp"]]
+# A command and how to install it for each peer: MODEL BATCH SECONDS, prints one JSON line.
+PEERS = {
+    "burn": ([BURN / "release/burn-steps"], "cargo build, see its error"),
+    "Keras": ([sys.executable, HERE / "keras_steps.py"], "pip install tensorflow-cpu"),
+} | {
+    f"PyTorch {mode} {kind}": ([sys.executable, HERE / "torch_steps.py", mode, kind],
+                               "pip install torch")
+    for mode, kind in TORCH
+}
 
 
 def cifar_files(folder):
@@ -46,7 +60,8 @@ def gpucnn(model, batch, cifar):
         command += ["--epochs", "3", "--json", "--log-every", "1", "--out", f"{folder}/run"]
         command += ["--data", str(cifar)] if model == "cifar10-cnn" else []
         began = time.perf_counter()
-        run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        run = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"XDG_CACHE_HOME": folder},
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         first_step, speeds, device = None, [], None
         for line in run.stdout:
             event = json.loads(line)
@@ -62,48 +77,77 @@ def gpucnn(model, batch, cifar):
             "images_per_s": statistics.median(speeds[1:])}
 
 
-def peer(script, model, batch, seconds):
-    command = [sys.executable, pathlib.Path(__file__).with_name(script), model, str(batch)]
-    run = subprocess.run([*command, str(seconds)], capture_output=True, text=True)
-    return json.loads(run.stdout) if run.returncode == 0 else None
+def peer(command, model, batch, seconds):
+    """What a peer printed, or a line that says why it did not."""
+    with tempfile.TemporaryDirectory() as cache:
+        # burn keeps what it tuned below the working directory, drivers their shaders in the cache.
+        try:
+            run = subprocess.run([*command, model, str(batch), str(seconds)], cwd=cache,
+                                 env=os.environ | {"XDG_CACHE_HOME": cache},
+                                 capture_output=True, text=True)
+        except FileNotFoundError:
+            return "not built"
+    if run.returncode == 0:
+        return json.loads(run.stdout)
+    return (run.stderr.strip().splitlines() or [f"exit status {run.returncode}"])[-1]
 
 
 def median(rounds, key):
     return statistics.median(r[key] for r in rounds)
 
 
+def measure(model, batch, peers, cifar, args, missing):
+    """The table's rows for a model and batch, and the peers' names with versions."""
+    ours, theirs, ratios = [], {}, {}
+    for _ in range(args.rounds):
+        for name in peers:
+            if name in missing:
+                continue
+            own = gpucnn(model, batch, cifar)
+            found = peer(PEERS[name][0], model, batch, args.seconds)
+            if isinstance(found, str):
+                missing[name] = found
+                continue
+            ours.append(own)
+            theirs.setdefault(name, []).append(found)
+            ratios.setdefault(name, []).append({
+                key: own[key] / found[key] for key in ["images_per_s", "first_step_seconds"]})
+    ours = ours or [gpucnn(model, batch, cifar)]
+    rows = [[model, batch, "gpucnn", median(ours, "images_per_s"),
+             median(ours, "first_step_seconds"), 1.0, 1.0]]
+    for name, rounds in theirs.items():
+        rows.append([model, batch, name,
+                     *(median(rounds, key) for key in ["images_per_s", "first_step_seconds"]),
+                     *(median(ratios[name], key) for key in ["images_per_s", "first_step_seconds"])])
+    for row in rows:
+        print(*row, file=sys.stderr)
+    return rows, {rounds[0]["peer"] for rounds in theirs.values()}, ours[0]["device"]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--batch", type=int, nargs="+", default=BATCHES)
+    parser.add_argument("--peer", nargs="+", default=list(PEERS), choices=PEERS)
     args = parser.parse_args()
     subprocess.run(["cargo", "build", "--release"], cwd=ROOT, check=True)
+    if "burn" in args.peer:
+        subprocess.run(["cargo", "build", "--release", "--locked", "--target-dir", BURN],
+                       cwd=HERE / "burn", check=False)
     load = os.getloadavg()[0]
-    rows, names, device = [], set(), None
+    rows, names, device, missing = [], set(), None, {}
     with tempfile.TemporaryDirectory() as folder:
         cifar = pathlib.Path(folder)
         cifar_files(cifar)
         for model in MODELS:
-            for batch in BATCHES:
-                ours, theirs = [], {name: [] for name in PEERS}
-                for _ in range(args.rounds):
-                    ours.append(gpucnn(model, batch, cifar))
-                    for name, (script, _) in PEERS.items():
-                        found = peer(script, model, batch, args.seconds)
-                        if found:
-                            theirs[name].append(found)
-                device = ours[0]["device"]
-                own = median(ours, "images_per_s")
-                rows.append([model, batch, "gpucnn", own, median(ours, "first_step_seconds"), 1.0])
-                for name, rounds in theirs.items():
-                    if rounds:
-                        names.add(rounds[0]["peer"])
-                        speed = median(rounds, "images_per_s")
-                        first = median(rounds, "first_step_seconds")
-                        rows.append([model, batch, name, speed, first, own / speed])
-                print(*rows[-1], file=sys.stderr)
-    missing = [f"{n} was not installed (`{how}`)" for n, (_, how) in PEERS.items()
-               if not any(r[2] == n for r in rows)]
+            for batch in args.batch:
+                more, versions, device = measure(model, batch, args.peer, cifar, args, missing)
+                rows += more
+                names |= versions
+    reasons = {}
+    for name, why in missing.items():
+        reasons.setdefault((why, PEERS[name][1]), []).append(name)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT,
                             capture_output=True, text=True).stdout.strip()
     lines = [
@@ -113,12 +157,17 @@ def main():
         f"- Host: {os.cpu_count()} cores, {platform.machine()}; load average before the run {load:.1f},"
         " after it {:.1f}. Beyond the cores in use, that is other work.".format(os.getloadavg()[0]),
         f"- gpucnn {commit}; {'; '.join(sorted(names)) or 'no peer'}",
-        *[f"- {m}" for m in missing], "",
-        "| Model | Batch | | Images/s | Seconds to the first step | gpucnn is so many times as fast |",
-        "|---|---:|---|---:|---:|---:|",
+        f"- Rounds: {args.rounds}, of at least {args.seconds:g} s for each peer",
+        *[f"- Not measured: {', '.join(names)}: {why} (install: `{how}`)"
+          for (why, how), names in reasons.items()], "",
+        "`Faster` is gpucnn's images/s over the peer's; `Start` its seconds to the first finished"
+        " step over the peer's.", "",
+        "| Model | Batch | | Images/s | Seconds to the first step | Faster | Start |",
+        "|---|---:|---|---:|---:|---:|---:|",
     ]
-    for model, batch, name, speed, first, ratio in rows:
-        lines.append(f"| {model} | {batch} | {name} | {speed:.0f} | {first:.2f} | {ratio:.2f} |")
+    for model, batch, name, speed, first, faster, start in rows:
+        lines.append(f"| {model} | {batch} | {name} | {speed:.0f} | {first:.2f} | {faster:.2f} |"
+                     f" {start:.2f} |")
     (ROOT / "benches/PEERS.md").write_text("\n".join(lines) + "\n")
     print("wrote benches/PEERS.md", file=sys.stderr)
 
