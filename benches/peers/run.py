@@ -5,8 +5,8 @@ Usage: python benches/peers/run.py [--rounds N] [--seconds F] [--batch N ...] [-
 
 Run it with the Python that has Keras and PyTorch. Peers that are not installed are named as
 such; burn is built here, by cargo. Every combination of model and batch is measured in rounds,
-gpucnn again before each peer, so that other work on the machine hits all alike; the median
-round counts, and a ratio is the median of those with the gpucnn run just before. gpucnn trains
+gpucnn again after each peer, so that other work on the machine hits all alike; the median
+round counts, and a ratio is the median of those with the gpucnn run just after. gpucnn trains
 with its own command on images of its own (MNIST, and random CIFAR-10 files), shuffling and
 metrics included; a peer trains on random images in memory. The first step counts from the start
 of the process, for Keras and PyTorch from after the imports; each run begins with empty caches
@@ -103,11 +103,11 @@ def measure(model, batch, peers, cifar, args, missing):
         for name in peers:
             if name in missing:
                 continue
-            own = gpucnn(model, batch, cifar)
             found = peer(PEERS[name][0], model, batch, args.seconds)
             if isinstance(found, str):
                 missing[name] = found
                 continue
+            own = gpucnn(model, batch, cifar)
             ours.append(own)
             theirs.setdefault(name, []).append(found)
             ratios.setdefault(name, []).append({
