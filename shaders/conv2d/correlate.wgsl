@@ -30,7 +30,8 @@
 // nested, each as long as the loop that indexes it: drivers unroll such loops completely,
 // and only then do the arrays stay in registers.
 //
-// group.x and group.y count parts, group.z (group, block of filters, block of channels).
+// group.x and group.y count (group, block of filters, block of channels), group.z parts:
+// workgroups that run one after the other read the same images, from a cache.
 // Floor a patch: 4 CHANNELS TAPS PATCH FMA; 4 PATCH + CHANNELS AREA / LANES loads.
 
 const GROUPS_X: u32 = 65535u;    // workgroups a row of the dispatch
@@ -83,13 +84,14 @@ fn spread(v: f32) -> array<f32, LANES> { return array<f32, LANES>(v); }
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let part = group.x + group.y * GROUPS_X;
-    if part >= PARTS {
+    let block = group.x + group.y * GROUPS_X;
+    if block >= GROUPS * FILTER_BLOCKS * CHANNEL_BLOCKS {
         return;
     }
-    let c0 = group.z % CHANNEL_BLOCKS * CHANNELS;
-    let o = (group.z / CHANNEL_BLOCKS % FILTER_BLOCKS * LANES + lane) * 4u;
-    let g = group.z / (CHANNEL_BLOCKS * FILTER_BLOCKS);
+    let part = group.z;
+    let c0 = block % CHANNEL_BLOCKS * CHANNELS;
+    let o = (block / CHANNEL_BLOCKS % FILTER_BLOCKS * LANES + lane) * 4u;
+    let g = block / (CHANNEL_BLOCKS * FILTER_BLOCKS);
 
     // Where this lane's share of a receptive field lies, and its filters' planes.
     var row: array<u32, LOADS>;

@@ -21,6 +21,10 @@ const SPILL_COST: usize = 12;
 /// Workgroups that keep the cores of a software adapter's machine evenly busy.
 const BUSY_WORKGROUPS: usize = 32;
 
+/// Bytes of the images of a part: all blocks of filters and channels go over them one after
+/// the other, so they should stay in a core's cache.
+const PART_BYTES: u64 = 1 << 19;
+
 /// How a weight gradient is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Tiling {
@@ -94,7 +98,12 @@ pub(super) fn weight_grad(
     let tiling = Tiling::best(&covered, pool, lanes)?;
     let blocks =
         geometry.groups * geometry.o.div_ceil(4 * lanes) * geometry.c.div_ceil(tiling.channels);
-    let parts = BUSY_WORKGROUPS.div_ceil(blocks).min(geometry.images);
+    let bytes = geometry.x().bytes() + geometry.y().bytes();
+    let cached = usize::try_from(bytes.div_ceil(PART_BYTES)).ok()?;
+    let parts = BUSY_WORKGROUPS
+        .div_ceil(blocks)
+        .max(cached)
+        .min(geometry.images);
     let kernel = lanes::specialise(Kernel::new(CORRELATE), profile);
     let mut kernel = geometry
         .specialise(kernel)
@@ -128,12 +137,12 @@ pub(super) fn weight_grad(
         }
     };
     operands.push(("x", Arg::Input(x)));
-    let blocks = u32::try_from(blocks).ok()?;
+    let depth = u32::try_from(parts).ok()?;
     let dispatch = |kernel, results: &[(&'static str, Arg)]| {
         let mut bindings = operands;
         bindings.extend_from_slice(results);
-        let mut dispatch = Dispatch::linear(kernel, bindings, parts);
-        dispatch.workgroups[2] = blocks;
+        let mut dispatch = Dispatch::linear(kernel, bindings, blocks);
+        dispatch.workgroups[2] = depth;
         dispatch
     };
     let weights = (geometry.w().shape.len(), Arg::Output(0));
