@@ -152,6 +152,17 @@ pub struct LaunchContext<'a> {
     pub outputs: &'a [TensorType],
 }
 
+impl LaunchContext<'_> {
+    /// The launch on the same device of another op, which this one is made of.
+    fn launch(&self, op: &dyn Op, inputs: &[TensorType], outputs: &[TensorType]) -> Result<Launch> {
+        op.launch(LaunchContext {
+            profile: self.profile,
+            inputs,
+            outputs,
+        })
+    }
+}
+
 /// One operation. See the [module documentation](self).
 pub trait Op: Any + Debug + Send + Sync {
     /// The field's standard name, as in messages and plans: `conv2d`.

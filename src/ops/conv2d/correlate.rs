@@ -90,12 +90,7 @@ pub(super) fn weight_grad(
         None => [1, 1],
     };
     // What no window of the pool reaches has no gradient.
-    let output = [0, 1].map(|axis| geometry.output[axis] / pool[axis] * pool[axis]);
-    let covered = Geometry {
-        output,
-        ..*geometry
-    };
-    let tiling = Tiling::best(&covered, pool, lanes)?;
+    let tiling = Tiling::best(&geometry.covered(pool), pool, lanes)?;
     let blocks =
         geometry.groups * geometry.o.div_ceil(4 * lanes) * geometry.c.div_ceil(tiling.channels);
     let bytes = geometry.x().bytes() + geometry.y().bytes();

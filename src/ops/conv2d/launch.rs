@@ -5,12 +5,11 @@ use super::{Conv2d, Conv2dWeightGrad, Geometry, correlate, patch};
 use crate::error::Result;
 use crate::gpu::kernel::{Arg, Launch, ShaderFile};
 use crate::gpu::profile::{Profile, ProfileKind};
+use crate::ops::LaunchContext;
 use crate::ops::activation::{Activation, FUNCTIONS, Function};
 use crate::ops::bias::BiasGrad;
 use crate::ops::gemm::{Extents, Operands};
-use crate::ops::{LaunchContext, Op};
 use crate::shader;
-use crate::tensor::TensorType;
 
 const OPERANDS: ShaderFile = shader!("conv2d/operands.wgsl");
 
@@ -49,13 +48,6 @@ pub(super) fn forward(
         activation: Function::Identity,
         ..*op
     };
-    let with = |op: &dyn Op, inputs: &[TensorType], outputs: &[TensorType]| {
-        op.launch(LaunchContext {
-            profile: context.profile,
-            inputs,
-            outputs,
-        })
-    };
     let y = geometry.y();
     let mut launch = Launch::default();
     let convolved = launch.reserve(y.bytes());
@@ -67,14 +59,17 @@ pub(super) fn forward(
         Arg::Output(_) => convolved,
         input => input,
     });
-    launch = launch.then(with(&pool, &[y], context.outputs)?, |arg| match arg {
-        Arg::Input(_) => convolved,
-        Arg::Output(0) => pooled,
-        argmax => argmax,
-    });
+    launch = launch.then(
+        context.launch(&pool, &[y], context.outputs)?,
+        |arg| match arg {
+            Arg::Input(_) => convolved,
+            Arg::Output(0) => pooled,
+            argmax => argmax,
+        },
+    );
     if op.activation != Function::Identity {
         let ty = &context.outputs[..1];
-        let activation = with(&Activation(op.activation), ty, ty)?;
+        let activation = context.launch(&Activation(op.activation), ty, ty)?;
         launch = launch.then(activation, |arg| match arg {
             Arg::Input(_) => pooled,
             output => output,
@@ -134,18 +129,11 @@ pub(super) fn weight_grad(
     }
     let mut launch = Launch::default();
     let dy = geometry.y();
-    let with = |inputs: &[TensorType], outputs: &[TensorType], op: &dyn Op| {
-        op.launch(LaunchContext {
-            profile: context.profile,
-            inputs,
-            outputs,
-        })
-    };
     let x = context.inputs.len() - 1;
     let mut gradient = Arg::Input(0);
     if let Some(pool) = &op.pool {
         gradient = launch.reserve(dy.bytes());
-        let pool = with(&context.inputs[..x], std::slice::from_ref(&dy), pool)?;
+        let pool = context.launch(pool, &context.inputs[..x], std::slice::from_ref(&dy))?;
         launch = launch.then(pool, |arg| match arg {
             Arg::Output(_) => gradient,
             input => input,
@@ -158,7 +146,7 @@ pub(super) fn weight_grad(
         output => output,
     });
     if op.bias {
-        let bias = with(&[dy], &context.outputs[1..], &BiasGrad)?;
+        let bias = context.launch(&BiasGrad, &[dy], &context.outputs[1..])?;
         launch = launch.then(bias, |arg| match arg {
             Arg::Input(_) => gradient,
             _ => Arg::Output(1),

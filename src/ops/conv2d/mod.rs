@@ -147,6 +147,15 @@ impl Geometry {
             .set("PAD_LEFT", self.window.pads.left)
     }
 
+    /// This convolution without the outputs that no window of `pool` rows and columns
+    /// reaches, where such windows lie edge to edge.
+    fn covered(&self, pool: [usize; 2]) -> Self {
+        Self {
+            output: [0, 1].map(|axis| self.output[axis] / pool[axis] * pool[axis]),
+            ..*self
+        }
+    }
+
     /// Outputs of a filter in an image.
     fn pixels(&self) -> usize {
         self.output.iter().product()

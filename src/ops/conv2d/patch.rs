@@ -153,11 +153,7 @@ fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     let pool = plan.pool.unwrap_or([1, 1]);
     let phase = [0, 1].map(|axis| plan.pads[axis].rem_euclid(plan.gap[axis] as i64) as u32);
     // What no window of the pool reaches need not be computed.
-    let output = [0, 1].map(|axis| plan.geometry.output[axis] / pool[axis] * pool[axis]);
-    let geometry = &Geometry {
-        output,
-        ..plan.geometry
-    };
+    let geometry = &plan.geometry.covered(pool);
     let lanes = lanes::lanes(profile);
     let tiling = Tiling::best(plan, geometry, lanes)?;
     let taps: usize = geometry.window.kernel.iter().product();
