@@ -3,9 +3,11 @@
 mod files;
 
 use files::{Files, exists, gpucnn, json_lines};
+use gpucnn::formats::onnx::proto::ModelProto;
 use gpucnn::formats::safetensors;
 use gpucnn::model::Model;
 use gpucnn::train::Config;
+use prost::Message;
 use serde_json::{Value, json};
 
 /// Runs the binary, which must succeed; standard output and standard error.
@@ -484,4 +486,24 @@ fn bench_measures_compares_and_draws() {
     let picture = std::fs::read_to_string(files.path("roof.svg")).unwrap();
     let matmuls = ops.iter().filter(|op| **op == "matmul").count();
     assert_eq!(picture.matches("<circle").count(), matmuls);
+}
+
+#[test]
+fn export_writes_the_model_in_other_formats() {
+    let files = Files::new();
+    train(&files, &["--epochs", "1"]);
+    let [out, _] = run(&files, &["export", "run", "--format", "onnx"]);
+    assert_eq!(out, "the model is in run/model.onnx\n");
+    let bytes = std::fs::read(files.path("run/model.onnx")).unwrap();
+    let model = ModelProto::decode(bytes.as_slice()).unwrap();
+    assert_eq!(model.graph.unwrap().output[0].name, "logits");
+    let args = ["export", "run", "--format", "safetensors", "--out", "w.st"];
+    run(&files, &args);
+    let weights = |name: &str| safetensors::load(&files.path(name)).unwrap();
+    assert_eq!(weights("w.st"), weights("run/weights.safetensors"));
+    let refused = gpucnn(&files, &[&args[..], &["--softmax"]].concat()).output();
+    let refused = refused.unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert!(message.contains("--softmax"), "{message}");
 }

@@ -145,7 +145,7 @@ fn flags(text: &str) -> BTreeSet<&str> {
 #[test]
 fn its_flags_are_those_of_the_program() {
     let files = Files::new();
-    let commands = ["train", "eval", "predict", "summary", "devices"];
+    let commands = ["train", "eval", "predict", "export", "summary", "devices"];
     let help = commands.map(|c| output(&mut gpucnn(&files, &[c, "--help"])));
     let existing: BTreeSet<&str> = help.iter().flat_map(|text| flags(text)).collect();
     assert_eq!(flags(section("## Flags")), existing);

@@ -3,6 +3,7 @@
 mod bench;
 mod devices;
 mod eval;
+mod export;
 mod interrupt;
 mod output;
 mod predict;
@@ -33,6 +34,7 @@ enum Command {
     Train(Box<train::Args>),
     Eval(eval::Args),
     Predict(predict::Args),
+    Export(export::Args),
     Devices(devices::Args),
     Bench(bench::Args),
     Summary(summary::Args),
@@ -56,6 +58,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Train(args) => return train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Summary(args) => summary::run(&args),

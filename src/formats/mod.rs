@@ -1,4 +1,5 @@
 //! File formats, and writing files so that they are whole or not there.
 
 pub mod atomic;
+pub mod onnx;
 pub mod safetensors;

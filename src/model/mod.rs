@@ -308,6 +308,17 @@ impl Model {
         Ok(outputs[outputs.len() - 1])
     }
 
+    /// The model's ops as for inference on `batch` images, in a graph whose states are
+    /// [`INPUT`] and the parameters under their names. Returns the images, then each layer's
+    /// output.
+    ///
+    /// # Errors
+    /// None that the model did not have before.
+    pub fn inference_graph(&self, batch: usize) -> Result<(Graph, Vec<Value>)> {
+        let (graph, outputs, _) = self.trace(batch)?;
+        Ok((graph, outputs))
+    }
+
     /// Lowers into a graph of its own to find parameters and shapes; `batch` images.
     /// The values are those of [`lower_into`](Self::lower_into).
     fn trace(&self, batch: usize) -> Result<(Graph, Vec<Value>, Vec<ParameterSpec>)> {

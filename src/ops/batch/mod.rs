@@ -57,7 +57,7 @@ impl Default for Normalization {
 
 impl Normalization {
     /// Factor and summand of a channel: `byte * factor + summand`.
-    fn affine(&self, channel: usize) -> (f32, f32) {
+    pub fn affine(&self, channel: usize) -> (f32, f32) {
         let mean = self.mean.get(channel).copied().unwrap_or(0.0);
         let std = self.std.get(channel).copied().unwrap_or(1.0);
         (self.scale / std, -mean / std)
