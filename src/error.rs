@@ -74,9 +74,12 @@ pub enum Error {
         /// The compiler's or the loader's complaint.
         problem: String,
     },
-    /// The GPU failed while running: lost, out of memory, or refused work.
+    /// The GPU refused work, or this program gave it what it must not.
     #[error("device failure: {0}")]
     Runtime(String),
+    /// The device is gone, out of memory or does not answer. Opened anew, it may serve again.
+    #[error("device failure: {0}")]
+    Fault(String),
 }
 
 impl Error {
@@ -125,7 +128,7 @@ impl Error {
     /// machine or this program failed.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Shader { .. } | Self::Runtime(_) => 1,
+            Self::Shader { .. } | Self::Runtime(_) | Self::Fault(_) => 1,
             Self::Io { source, .. } if source.kind() != std::io::ErrorKind::NotFound => 1,
             _ => 2,
         }

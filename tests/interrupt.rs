@@ -1,4 +1,4 @@
-//! Ctrl-C during `gpucnn train`, as a real signal.
+//! Ctrl-C, SIGTERM and SIGHUP during `gpucnn train`, as real signals.
 #![cfg(unix)]
 
 mod files;
@@ -40,9 +40,13 @@ impl Training {
     }
 
     fn interrupt(&self) {
+        self.signal("INT");
+    }
+
+    fn signal(&self, name: &str) {
         let id = self.process.id().to_string();
-        let sent = Command::new("kill").args(["-INT", &id]).status().unwrap();
-        assert!(sent.success());
+        let sent = Command::new("kill").args(["-s", name, &id]).status();
+        assert!(sent.unwrap().success());
     }
 }
 
@@ -90,4 +94,46 @@ fn a_second_ctrl_c_ends_it_at_once() {
     assert_eq!(ended.code(), Some(130));
     assert_eq!(training.lines.count(), 0, "it went on to the end");
     assert!(!exists(&files.path("run/weights.safetensors")));
+}
+
+#[test]
+fn sigterm_and_a_lost_terminal_save_the_run_too() {
+    for (name, code) in [("TERM", 143), ("HUP", 129)] {
+        let files = Files::new();
+        let (model, data) = (files.model(), files.idx("data", 5000, 20));
+        let args = [&model, "--data", &data, "--log-every", "1"];
+        let mut training = Training::start(&files, &args);
+        training.wait_for("step");
+        training.signal(name);
+        assert_eq!(training.wait_for("end")["stopped"], true);
+        assert_eq!(training.process.wait().unwrap().code(), Some(code));
+        assert!(exists(&files.path("run/weights.safetensors")));
+        assert!(exists(&files.path("run/checkpoints")));
+    }
+}
+
+/// As `nohup gpucnn train` when the terminal is closed; and standard output is gone with it.
+#[test]
+fn a_training_under_nohup_outlives_the_terminal() {
+    let files = Files::new();
+    let (model, data) = (files.model(), files.idx("data", 400, 20));
+    let mut process = Command::new("sh")
+        .args(["-c", "trap '' HUP; exec \"$0\" \"$@\""])
+        .arg(assert_cmd::cargo::cargo_bin!("gpucnn"))
+        .args(["train", &model, "--data", &data, "--device", "cpu"])
+        .args(["--out", "run", "--log-every", "1"])
+        .current_dir(files.path(""))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    lines.next().unwrap().unwrap();
+    drop((lines, process.stderr.take()));
+    let id = process.id().to_string();
+    let sent = Command::new("kill").args(["-s", "HUP", &id]).status();
+    assert!(sent.unwrap().success());
+    assert_eq!(process.wait().unwrap().code(), Some(0));
+    let history = std::fs::read_to_string(files.path("run/history.csv")).unwrap();
+    assert_eq!(history.lines().count(), 3, "{history}");
 }

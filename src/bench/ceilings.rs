@@ -1,6 +1,6 @@
 //! The device's own limits: how fast it multiplies, copies and takes work.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::gpu::executor::{Command, Range};
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
@@ -251,9 +251,7 @@ fn submit(gpu: &Gpu, command: &Command, submissions: usize, dispatches: usize) -
         gpu.encode(&mut encoder, std::slice::from_ref(command), dispatches);
         gpu.queue.submit([encoder.finish()]);
     }
-    let waited = gpu.device.poll(wgpu::PollType::wait_indefinitely());
-    gpu.check()?;
-    waited.map(drop).map_err(|e| Error::Runtime(e.to_string()))
+    gpu.wait(None)
 }
 
 #[cfg(test)]

@@ -1,19 +1,75 @@
-//! Ctrl-C: the first asks, the second ends.
+//! The signals that ask a program to end: the first asks, the second ends.
 
-use signal_hook::consts::SIGINT;
+use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// The exit code of a program that Ctrl-C ended: 128 and the number of the signal.
-pub const EXIT_CODE: u8 = 130;
+/// What the signals leave behind.
+#[derive(Clone, Default)]
+pub struct Interrupt {
+    stop: Arc<AtomicBool>,
+    signal: Arc<AtomicUsize>,
+}
 
-/// Has the first Ctrl-C set `stop` and the second end the program at once.
-pub fn catch(stop: &Arc<AtomicBool>) {
-    // In this order: the first Ctrl-C must find the flag unset.
-    let registered = flag::register_conditional_shutdown(SIGINT, EXIT_CODE.into(), stop.clone())
-        .and_then(|_| flag::register(SIGINT, stop.clone()));
-    if let Err(error) = registered {
-        eprintln!("warning: Ctrl-C will not save the model: {error}");
+impl Interrupt {
+    /// Whether to stop: true from the first signal on.
+    pub fn stop(&self) -> &AtomicBool {
+        &self.stop
+    }
+
+    /// The exit code of a program that a signal ended, 128 and the signal's number.
+    pub fn exit_code(&self) -> ExitCode {
+        let signal = match self.signal.load(Ordering::Relaxed) {
+            0 => SIGINT as usize,
+            signal => signal,
+        };
+        ExitCode::from(128 + signal as u8)
+    }
+
+    /// Has the first of the signals ask to stop and the second end the program at once.
+    pub fn catch(&self) {
+        for signal in signals() {
+            if let Err(error) = self.catch_one(signal) {
+                eprintln!("warning: signal {signal} will not save the model: {error}");
+            }
+        }
+    }
+
+    fn catch_one(&self, signal: i32) -> std::io::Result<()> {
+        // In this order: the first signal must find the flag unset.
+        flag::register_conditional_shutdown(signal, 128 + signal, self.stop.clone())?;
+        flag::register_usize(signal, self.signal.clone(), signal as usize)?;
+        flag::register(signal, self.stop.clone()).map(drop)
+    }
+}
+
+/// Ctrl-C, `kill`, and the end of the terminal or the connection.
+#[cfg(unix)]
+fn signals() -> Vec<i32> {
+    let mut signals = vec![SIGINT, SIGTERM];
+    // `nohup` has it ignored; so it shall stay.
+    if !ignored(signal_hook::consts::SIGHUP) {
+        signals.push(signal_hook::consts::SIGHUP);
+    }
+    signals
+}
+
+/// Ctrl-C, and what stands for SIGTERM.
+#[cfg(not(unix))]
+fn signals() -> Vec<i32> {
+    vec![SIGINT, SIGTERM]
+}
+
+/// Whether the process was started with this signal ignored.
+#[cfg(unix)]
+fn ignored(signal: i32) -> bool {
+    let mut now = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action, sigaction only writes the present one to `now`; it is
+    // read only where the call says that it did.
+    unsafe {
+        libc::sigaction(signal, std::ptr::null(), now.as_mut_ptr()) == 0
+            && now.assume_init().sa_sigaction == libc::SIG_IGN
     }
 }

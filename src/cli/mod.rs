@@ -1,5 +1,22 @@
 //! The command line: parses, calls the library, prints. No logic.
 
+/// As the standard library's, but a reader that has gone away is no error: that of
+/// `gpucnn summary vgg11-bn | head`, or a terminal that is closed while a training goes on.
+macro_rules! println {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
+/// The same for standard error.
+macro_rules! eprintln {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 mod bench;
 mod devices;
 mod eval;

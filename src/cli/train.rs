@@ -1,25 +1,30 @@
 //! `gpucnn train`
 
+use super::interrupt::Interrupt;
 use super::recipe::Recipe;
-use super::{interrupt, output, shared};
+use super::{output, shared};
+use gpucnn::data::Dataset;
 use gpucnn::formats::{atomic, safetensors};
-use gpucnn::graph::Profile;
+use gpucnn::graph::{Backend, Profile};
 use gpucnn::model::Model;
 use gpucnn::report::profile;
-use gpucnn::train::{self, Callbacks, Config, Event, HistoryRow, RunFolder, Summary};
+use gpucnn::train::{self, Callbacks, Config, Event, HistoryRow, Retry, RunFolder, Start, Summary};
 use gpucnn::{Error, Result};
 use indicatif::ProgressBar;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::Once;
+use std::time::Duration;
+
+/// What a driver may take to recover.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
 /// Train a model.
 ///
 /// Without arguments: the MNIST classic (mnist-cnn) on the MNIST that ships with the
-/// sources, Adam, batches of 32, 10 epochs. Ctrl-C ends it early and saves the model as it
-/// is then, and --resume goes on from there; a second Ctrl-C ends it at once.
+/// sources, Adam, batches of 32, 10 epochs. Ctrl-C or SIGTERM ends it early and saves the model
+/// as it is then, and --resume goes on from there; a second one ends it at once.
 #[derive(clap::Args)]
 #[command(mut_args(refused_with_resume))]
 pub struct Args {
@@ -67,6 +72,16 @@ pub struct Args {
     /// Keep the last N checkpoints [default: 2]
     #[arg(long, value_name = "N")]
     keep_checkpoints: Option<usize>,
+    /// Where the device fails, open it again and go on from the last checkpoint, up to N times
+    /// in a row [default: never; 3 without a number]
+    #[arg(
+        long,
+        value_name = "N",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "3"
+    )]
+    retry_device: Option<usize>,
     /// After training, time each part of a step and write a trace for Perfetto
     #[arg(long)]
     profile: bool,
@@ -121,13 +136,14 @@ impl Args {
 /// Sets an option at odds with --resume, unless it changes no bit of the steps that are
 /// left. So a new option is refused until it is known to be harmless.
 fn refused_with_resume(arg: clap::Arg) -> clap::Arg {
-    const HARMLESS: [&str; 8] = [
+    const HARMLESS: [&str; 9] = [
         "resume",
         "epochs",
         "device",
         "log_every",
         "checkpoint_minutes",
         "keep_checkpoints",
+        "retry_device",
         "profile",
         "json",
     ];
@@ -174,18 +190,14 @@ fn go_on(args: &Args, path: &Path) -> Result<ExitCode> {
         position.steps, position.images, position.epoch
     );
     let data = shared::load_data(&config.data, model.input())?;
-    follow(args.json, &config, path, |callbacks| {
-        let (config, folder) = (&config, &mut folder);
-        train::resume(
-            &model,
-            &data,
-            config,
-            &checkpoint,
-            backend,
-            folder,
-            callbacks,
-        )
-    })
+    let run = Run {
+        args,
+        model: &model,
+        config: &config,
+        data: &data,
+        start: Start::Checkpoint(&checkpoint),
+    };
+    run.follow(backend, &mut folder)
 }
 
 /// Trains a new run.
@@ -213,34 +225,63 @@ fn begin(args: &Args) -> Result<ExitCode> {
     eprintln!("device: {}", backend.describe());
     let data = shared::load_data(&config.data, model.input())?;
     let mut folder = RunFolder::create(args.out.as_deref(), &model, &config, &data.classes)?;
-    let run = folder.path().to_owned();
-    follow(args.json, &config, &run, |callbacks| {
-        let (config, folder) = (&config, &mut folder);
-        train::train(&model, &data, config, &weights, backend, folder, callbacks)
-    })
+    let run = Run {
+        args,
+        model: &model,
+        config: &config,
+        data: &data,
+        start: Start::Weights(&weights),
+    };
+    run.follow(backend, &mut folder)
 }
 
-/// Shows a training until it ends, or until Ctrl-C does.
-fn follow(
-    json: bool,
-    config: &Config,
-    run: &Path,
-    train: impl FnOnce(Callbacks<'_>) -> Result<Summary>,
-) -> Result<ExitCode> {
-    let mut reporter = Reporter::new(json, config, run.display().to_string());
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut show = |event| {
+/// Everything that a training begins with, but the device.
+struct Run<'a> {
+    args: &'a Args,
+    model: &'a Model,
+    config: &'a Config,
+    data: &'a Dataset,
+    start: Start<'a>,
+}
+
+impl Run<'_> {
+    /// Trains and shows it until it ends, or until a signal ends it.
+    fn follow(&self, device: Box<dyn Backend>, folder: &mut RunFolder) -> Result<ExitCode> {
+        let place = folder.path().display().to_string();
+        let mut reporter = Reporter::new(self.args.json, self.config, place);
+        let interrupt = Interrupt::default();
         // Until the first step there is nothing to save, and Ctrl-C just ends the program.
-        if matches!(event, Event::Start { .. }) {
-            interrupt::catch(&stop);
-        }
-        reporter.show(event);
-    };
-    let summary = train(Callbacks::new(&mut show).stop_on(&stop))?;
-    Ok(match summary.stopped {
-        true => ExitCode::from(interrupt::EXIT_CODE),
-        false => ExitCode::SUCCESS,
-    })
+        let catch = Once::new();
+        let mut show = |event| {
+            if matches!(event, Event::Start { .. }) {
+                catch.call_once(|| interrupt.catch());
+            }
+            reporter.show(event);
+        };
+        let mut first = Some(device);
+        let mut open = || match first.take() {
+            Some(device) => Ok(device),
+            None => shared::open_device(&self.config.device),
+        };
+        let retry = Retry {
+            attempts: self.args.retry_device.unwrap_or(0),
+            pause: RETRY_PAUSE,
+        };
+        let summary = train::train_with_retries(
+            self.model,
+            self.data,
+            self.config,
+            self.start,
+            &mut open,
+            folder,
+            Callbacks::new(&mut show).stop_on(interrupt.stop()),
+            retry,
+        )?;
+        Ok(match summary.stopped {
+            true => interrupt.exit_code(),
+            false => ExitCode::SUCCESS,
+        })
+    }
 }
 
 /// Shows events as a bar and lines, or as JSON.

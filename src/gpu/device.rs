@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// What to open and how.
 #[derive(Clone, Debug, Default)]
@@ -21,7 +22,15 @@ pub struct OpenOptions {
     /// Fills the memory of results with NaN bits, so that a kernel that leaves an
     /// element unwritten is found out. For tests.
     pub poison: bool,
+    /// How long to wait for a submission before the device is taken for hung;
+    /// [`PATIENCE`] by default.
+    pub patience: Option<Duration>,
 }
+
+/// The longest wait for a submission. Training's take some tens of milliseconds, and drivers
+/// reset a GPU that takes seconds; a batch of a large model on a software adapter may take
+/// minutes.
+pub const PATIENCE: Duration = Duration::from_secs(600);
 
 /// An open device.
 pub struct Gpu {
@@ -37,7 +46,16 @@ pub struct Gpu {
 }
 
 /// The first failure the driver reported outside a call, if any.
-type Failure = Arc<Mutex<Option<String>>>;
+type Failure = Arc<Mutex<Option<Reported>>>;
+
+/// What the driver reported.
+#[derive(Clone)]
+enum Reported {
+    /// The device is of no more use.
+    Gone(String),
+    /// It refused work.
+    Refused(String),
+}
 
 /// One adapter, as `gpucnn devices` lists it.
 #[derive(Clone, Debug)]
@@ -183,12 +201,66 @@ impl Gpu {
     /// Fails if the device was lost or refused work since it was opened.
     ///
     /// # Errors
-    /// [`Error::Runtime`] with the driver's words.
+    /// [`Error::Fault`] if it was lost, else [`Error::Runtime`]; with the driver's words.
     pub fn check(&self) -> Result<()> {
-        let failure = self.failure.lock().unwrap_or_else(|e| e.into_inner());
-        match failure.as_ref() {
-            Some(message) => Err(Error::Runtime(message.clone())),
+        match self.reported() {
+            Some(Reported::Gone(message)) => Err(Error::Fault(message)),
+            Some(Reported::Refused(message)) => Err(self.refused(message)),
             None => Ok(()),
+        }
+    }
+
+    fn reported(&self) -> Option<Reported> {
+        let failure = self.failure.lock().unwrap_or_else(|e| e.into_inner());
+        failure.clone()
+    }
+
+    /// The error of work that was refused, which may be so for the device is gone: that
+    /// comes out only once it has settled.
+    pub(crate) fn refused(&self, problem: String) -> Error {
+        let patience = self.options.patience.unwrap_or(PATIENCE);
+        let _ = self.device.poll(wgpu::PollType::Wait {
+            submission_index: None,
+            timeout: Some(patience),
+        });
+        match self.reported() {
+            Some(Reported::Gone(message)) => Error::Fault(message),
+            _ => Error::Runtime(problem),
+        }
+    }
+
+    /// Gives the device up at once, with all that is on it. Whatever uses it from then on
+    /// fails.
+    pub fn destroy(&self) {
+        self.device.destroy();
+    }
+
+    /// Waits for a submission, or for all work.
+    ///
+    /// # Errors
+    /// If the device failed, or did not finish in [`OpenOptions::patience`].
+    pub(crate) fn wait(&self, submission: Option<&wgpu::SubmissionIndex>) -> Result<()> {
+        let patience = self.options.patience.unwrap_or(PATIENCE);
+        let waited = self.device.poll(wgpu::PollType::Wait {
+            submission_index: submission.cloned(),
+            timeout: Some(patience),
+        });
+        self.check()?;
+        match waited {
+            Ok(_) => Ok(()),
+            Err(wgpu::PollError::Timeout) => {
+                // The last owner of a queue waits for it as it goes; this one never would end.
+                std::mem::forget(self.queue.clone());
+                let message = format!(
+                    "{} did not finish its work within {} s; it hangs, or is far too slow for \
+                     this batch",
+                    self.info.name,
+                    patience.as_secs_f64()
+                );
+                note(&self.failure, Reported::Gone(message.clone()));
+                Err(Error::Fault(message))
+            }
+            Err(error) => Err(self.refused(error.to_string())),
         }
     }
 
@@ -200,30 +272,44 @@ impl Gpu {
         let validation = pollster::block_on(validation.pop());
         let memory = pollster::block_on(memory.pop());
         match memory.or(validation) {
-            None => Ok(result),
-            Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::Runtime(format!(
+            // A lost device makes no errors: its results are of no use, however.
+            None => self.check().map(|()| result),
+            Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::Fault(format!(
                 "{what}: {} is out of memory; use a smaller batch",
                 self.info.name
             ))),
-            Some(error) => Err(Error::Runtime(format!("{what}: {error}"))),
+            Some(error) => Err(self.refused(format!("{what}: {error}"))),
         }
     }
 }
 
+/// Keeps the first report; that the device is gone outranks what follows from it.
+fn note(failure: &Failure, report: Reported) {
+    let mut slot = failure.lock().unwrap_or_else(|e| e.into_inner());
+    match (&*slot, &report) {
+        (None, _) | (Some(Reported::Refused(_)), Reported::Gone(_)) => *slot = Some(report),
+        _ => {}
+    }
+}
+
 fn watch(device: &wgpu::Device, failure: &Failure) {
-    let note = |failure: &Failure, message: String| {
-        let mut slot = failure.lock().unwrap_or_else(|e| e.into_inner());
-        slot.get_or_insert(message);
-    };
     let seen = failure.clone();
     device.set_device_lost_callback(move |reason, message| {
-        if reason != wgpu::DeviceLostReason::Destroyed {
-            note(&seen, format!("the device was lost: {message}"));
-        }
+        let text = match reason {
+            wgpu::DeviceLostReason::Destroyed => "the device was destroyed".to_owned(),
+            _ => format!("the device was lost: {message}"),
+        };
+        note(&seen, Reported::Gone(text));
     });
     let seen = failure.clone();
     device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-        note(&seen, error.to_string());
+        note(
+            &seen,
+            match error {
+                wgpu::Error::Validation { .. } => Reported::Refused(error.to_string()),
+                _ => Reported::Gone(error.to_string()),
+            },
+        );
     }));
 }
 

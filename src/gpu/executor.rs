@@ -66,7 +66,7 @@ impl Gpu {
     /// A new storage buffer of at least `bytes`, padded to whole vec4 and zeroed.
     ///
     /// # Errors
-    /// [`Error::Limit`] beyond the device's largest buffer, [`Error::Runtime`] when
+    /// [`Error::Limit`] beyond the device's largest buffer, [`Error::Fault`] when
     /// it is out of memory.
     pub(crate) fn buffer(&self, label: &str, bytes: u64) -> Result<wgpu::Buffer> {
         self.check_buffer(label, bytes)?;

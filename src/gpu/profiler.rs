@@ -4,7 +4,7 @@
 use super::device::Gpu;
 use super::executor::Command;
 use super::readback::Readback;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use std::fmt;
 use std::time::Instant;
 
@@ -119,10 +119,7 @@ impl Gpu {
         }
         let begin = Instant::now();
         self.queue.submit([encoder.finish()]);
-        let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
-        let seconds = begin.elapsed().as_secs_f64();
-        self.check()?;
-        waited.map_err(|e| Error::Runtime(e.to_string()))?;
-        Ok(seconds)
+        self.wait(None)?;
+        Ok(begin.elapsed().as_secs_f64())
     }
 }

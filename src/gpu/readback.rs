@@ -63,14 +63,14 @@ impl Readback {
         gpu.check()?;
         gpu.device
             .poll(wgpu::PollType::Poll)
-            .map_err(|e| Error::Runtime(e.to_string()))?;
+            .map_err(|e| gpu.refused(e.to_string()))?;
         let Some(receiver) = &self.mapped else {
             return Ok(None);
         };
         match receiver.try_recv() {
             Ok(result) => self.take(gpu, result).map(Some),
             Err(std::sync::mpsc::TryRecvError::Empty) => Ok(None),
-            Err(e) => Err(Error::Runtime(e.to_string())),
+            Err(e) => Err(gpu.refused(e.to_string())),
         }
     }
 
@@ -79,16 +79,12 @@ impl Readback {
     /// # Errors
     /// If the device failed.
     pub fn wait(&mut self, gpu: &Gpu, submission: &wgpu::SubmissionIndex) -> Result<Vec<u8>> {
-        let waited = gpu.device.poll(wgpu::PollType::Wait {
-            submission_index: Some(submission.clone()),
-            timeout: None,
-        });
-        gpu.check()?;
-        waited.map_err(|e| Error::Runtime(e.to_string()))?;
+        gpu.wait(Some(submission))?;
         let result = match &self.mapped {
+            // The wait has delivered it.
             Some(receiver) => receiver
-                .recv()
-                .map_err(|e| Error::Runtime(format!("readback: {e}")))?,
+                .try_recv()
+                .map_err(|e| gpu.refused(format!("readback: {e}")))?,
             None => return Err(Error::Runtime("no readback was requested".into())),
         };
         self.take(gpu, result)
@@ -97,13 +93,12 @@ impl Readback {
     fn take(&mut self, gpu: &Gpu, result: Result<(), wgpu::BufferAsyncError>) -> Result<Vec<u8>> {
         self.mapped = None;
         if let Err(error) = result {
-            gpu.check()?;
-            return Err(Error::Runtime(format!("readback: {error}")));
+            return Err(gpu.refused(format!("readback: {error}")));
         }
         let view = self
             .staging
             .get_mapped_range(..)
-            .map_err(|e| Error::Runtime(format!("readback: {e}")))?;
+            .map_err(|e| gpu.refused(format!("readback: {e}")))?;
         let mut data = view.to_vec();
         drop(view);
         data.truncate(self.bytes as usize);

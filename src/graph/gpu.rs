@@ -231,10 +231,8 @@ impl Backend for GpuBackend {
     }
 
     fn synchronize(&mut self) -> Result<()> {
-        let waited = self.gpu.device.poll(wgpu::PollType::wait_indefinitely());
         self.counters.waits += 1;
-        self.gpu.check()?;
-        waited.map(drop).map_err(|e| Error::Runtime(e.to_string()))
+        self.gpu.wait(None)
     }
 
     fn counters(&self) -> Counters {

@@ -28,6 +28,14 @@ impl<'a> Callbacks<'a> {
         self
     }
 
+    /// The same for a part of the work.
+    pub(super) fn again(&mut self) -> Callbacks<'_> {
+        Callbacks {
+            on_event: self.on_event,
+            stop: self.stop,
+        }
+    }
+
     /// Whether the training shall end.
     pub fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)

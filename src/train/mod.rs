@@ -13,6 +13,7 @@ mod graphs;
 mod method;
 mod monitor;
 mod pace;
+mod retry;
 mod run_folder;
 mod schedule;
 mod session;
@@ -26,6 +27,7 @@ pub use feed::{Metrics, Part};
 pub use graphs::{EVAL_BATCH, Graphs};
 pub use method::Method;
 pub use monitor::{Monitor, Patience, Verdict};
+pub use retry::{Retry, Start, train_with_retries};
 pub use run_folder::{HistoryRow, RunFolder};
 pub use schedule::{Policy, Schedule};
 pub use session::Session;
@@ -124,7 +126,8 @@ pub struct Summary {
 ///
 /// # Errors
 /// If data and model do not fit, the device fails or is too small, the loss stops being
-/// finite, or the folder cannot be made or the last weights not written.
+/// finite, or the folder cannot be made or the last weights not written. Where the device
+/// failed, the error names the last checkpoint.
 pub fn train(
     model: &Model,
     data: &Dataset,
@@ -139,9 +142,12 @@ pub fn train(
     folder.begin()?;
     callbacks.event(session.start_event());
     let position = Position::before_epoch(1, 0);
+    let place = folder.path().to_owned();
     let mut training = Training::new(session, config, folder, callbacks, position)?;
-    training.checkpoint()?;
-    training.run(begin)
+    training
+        .checkpoint()
+        .and_then(|()| training.run(begin))
+        .map_err(|error| retry::with_checkpoint(error, &place))
 }
 
 /// Goes on with a training from a checkpoint. With the same model, data, settings and device
@@ -167,7 +173,10 @@ pub fn resume(
     folder.begin()?;
     callbacks.event(session.start_event());
     let position = checkpoint.position;
-    Training::new(session, config, folder, callbacks, position)?.run(begin)
+    let place = folder.path().to_owned();
+    Training::new(session, config, folder, callbacks, position)?
+        .run(begin)
+        .map_err(|error| retry::with_checkpoint(error, &place))
 }
 
 /// The graph of a training step on `batch` images and how the device would lay out its

@@ -159,6 +159,11 @@ impl RunFolder {
         &self.history
     }
 
+    /// Forgets the epochs so far: the training begins anew.
+    pub(super) fn restart(&mut self) {
+        self.history.clear();
+    }
+
     /// Goes on with these settings after these epochs.
     ///
     /// # Errors
@@ -210,8 +215,7 @@ impl RunFolder {
 
     /// The checkpoints' files, the newest first.
     pub fn checkpoints(&self) -> Vec<PathBuf> {
-        let found = checkpoints(&self.path).into_iter();
-        found.map(|(_, path)| path).collect()
+        checkpoint_files(&self.path)
     }
 
     /// The newest checkpoint that is whole, and what is wrong with newer ones.
@@ -292,6 +296,12 @@ impl RunFolder {
 
 fn config_toml(config: &Config, path: &Path) -> Result<String> {
     toml::to_string(config).map_err(|e| Error::data(path, e.to_string()))
+}
+
+/// The checkpoints' files in a run folder, the newest first.
+pub(super) fn checkpoint_files(run: &Path) -> Vec<PathBuf> {
+    let found = checkpoints(run).into_iter();
+    found.map(|(_, path)| path).collect()
 }
 
 /// The checkpoints in a run folder: steps and file, the newest first.

@@ -66,7 +66,7 @@ impl<'a, 'c> Training<'a, 'c> {
     }
 
     /// Trains all epochs that are left, or until the callbacks stop it.
-    pub(super) fn run(mut self, begin: Instant) -> Result<Summary> {
+    pub(super) fn run(&mut self, begin: Instant) -> Result<Summary> {
         let mut last = None;
         while !self.all_done() {
             last = Some(self.epoch()?);

@@ -20,6 +20,7 @@ pub fn open(profile: ProfileKind, runtime_checks: bool) -> Rc<Gpu> {
         profile: Some(profile),
         runtime_checks,
         poison: true,
+        patience: None,
     };
     Gpu::open(options).expect("the tests need a Vulkan, Metal or DX12 adapter; see README.md")
 }
