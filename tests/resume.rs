@@ -427,12 +427,13 @@ fn the_last_weights_must_be_written() {
 }
 
 #[test]
-fn schedule_averages_patience_and_accumulated_gradients_go_on_too() {
+fn all_that_follows_from_steps_and_seed_goes_on_too() {
     let work = Work::new(
         60,
         &[
             "--ema=0.9",
             "--accumulate=3",
+            "--augment=crop=1,zoom=0.1,border=reflect,cutout=2",
             "--schedule=plateau",
             "--schedule-every=1",
             "--warmup=1.5",

@@ -274,6 +274,7 @@ fn neither_checkpoints_nor_the_steps_of_a_submission_change_a_bit() {
             epochs: 2,
             optimizer: "adam".into(),
             learning_rate: 0.01,
+            augment: Some("flip,crop=2,rotate=20,contrast=0.3,cutout=4,erase".into()),
             checkpoint_minutes,
             ..config()
         };

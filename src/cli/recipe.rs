@@ -47,6 +47,11 @@ pub struct Recipe {
     /// each, separated by commas [default: all alike]
     #[arg(long, value_name = "balanced|F,F,…")]
     class_weights: Option<String>,
+    /// Change training images at random: a list of flip, vflip, crop=PIXELS, shift=F, zoom=F,
+    /// rotate=DEGREES, border=zero|reflect|edge, brightness=F, contrast=F, saturation=F, hue=F,
+    /// cutout=PIXELS, erase, mixup=ALPHA and cutmix=ALPHA; or none [default: the model's, none]
+    #[arg(long, value_name = "LIST")]
+    augment: Option<String>,
     /// How the learning rate changes: constant, step, cosine, one-cycle or plateau
     /// [default: the model's, constant]
     #[arg(long, value_name = "NAME")]
@@ -108,6 +113,7 @@ impl Recipe {
             accumulate: self.accumulate.unwrap_or(own.accumulate),
             label_smoothing: self.label_smoothing.unwrap_or(own.label_smoothing),
             class_weights: self.class_weights.clone(),
+            augment: self.augment.clone().or(own.augment),
             ..own
         })
     }

@@ -37,7 +37,7 @@ pub struct Args {
     data: Option<String>,
     #[command(flatten)]
     recipe: Recipe,
-    /// Seed of initial weights, shuffling and dropout
+    /// Seed of initial weights, shuffling, augmentation and dropout
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u32,
     /// auto, cpu (the reference path, slow) or part of an adapter's name [default: auto]

@@ -105,6 +105,8 @@ pub struct TrainingDefaults {
     pub accumulate: usize,
     /// Label smoothing.
     pub label_smoothing: f64,
+    /// How training images are changed at random, as a list.
+    pub augment: Option<String>,
     /// Images a step.
     pub batch_size: usize,
     /// Passes over the training images.
@@ -135,6 +137,7 @@ impl Default for TrainingDefaults {
             ema: None,
             accumulate: 1,
             label_smoothing: 0.0,
+            augment: None,
             batch_size: 32,
             epochs: 10,
             schedule: "constant".into(),

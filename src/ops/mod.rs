@@ -11,6 +11,7 @@
 
 pub mod activation;
 pub mod array;
+pub mod augment;
 pub mod batch;
 pub mod batch_norm;
 pub mod bias;
@@ -265,6 +266,7 @@ pub struct Entry {
 pub fn registry() -> Vec<Entry> {
     [
         activation::ENTRIES,
+        augment::ENTRIES,
         batch::ENTRIES,
         bias::ENTRIES,
         binary::ENTRIES,

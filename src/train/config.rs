@@ -5,6 +5,7 @@ use super::monitor::Monitor;
 use super::schedule::{Policy, Schedule};
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::ops::augment::Augmentation;
 use crate::ops::optimizer::{Clip, Optimizer};
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
@@ -71,7 +72,10 @@ pub struct Config {
     /// `balanced`, or a weight for each class, separated by commas; see
     /// [`Method::class_weights`]. The losses that are reported are without them.
     pub class_weights: Option<String>,
-    /// Seed of initial weights, shuffling and dropout.
+    /// How training images are changed at random: a list such as `flip,crop=4`, see
+    /// [`Augmentation`]. Not at all, by default.
+    pub augment: Option<String>,
+    /// Seed of initial weights, shuffling, augmentation and dropout.
     pub seed: u32,
     /// The device that was asked for: auto, cpu, or part of a name.
     pub device: String,
@@ -117,6 +121,7 @@ impl Default for Config {
             accumulate: 1,
             label_smoothing: 0.0,
             class_weights: None,
+            augment: None,
             seed: 0,
             device: "auto".into(),
             limit: None,
@@ -166,6 +171,7 @@ impl Config {
             ema: defaults.ema,
             accumulate: defaults.accumulate,
             label_smoothing: defaults.label_smoothing,
+            augment: defaults.augment.clone(),
             ..Self::default()
         })
     }
@@ -242,12 +248,21 @@ impl Config {
             decay_all: self.decay_all,
             ema: self.ema,
             accumulate: self.accumulate,
+            augmentation: self.augmentation()?,
             clip: match self.clip_norm {
                 Some(most) => Some(Clip::Norm(most)),
                 None => self.clip_value.map(Clip::Value),
             },
             ..Method::from(self.optimizer()?)
         })
+    }
+
+    /// How training images are changed at random.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that names what is wrong in the list.
+    pub fn augmentation(&self) -> Result<Augmentation> {
+        self.augment.as_deref().unwrap_or("none").parse()
     }
 
     /// The optimizer by name, with the weight decay.
@@ -321,6 +336,7 @@ impl Config {
         require("--warmup", shorter, &wanted, self.warmup)?;
         self.schedule(1)?;
         self.monitor()?;
+        self.augmentation()?;
         self.optimizer().map(drop)
     }
 }

@@ -4,8 +4,9 @@
 use crate::data::Split;
 use crate::error::Result;
 use crate::graph::{Backend, Graph};
+use crate::ops::augment::{AugmentImages, Augmentation};
 use crate::ops::batch::{GatherImages, GatherLabels, Normalization, Shuffle};
-use crate::ops::{Array, Builder, Value};
+use crate::ops::{Array, Builder, Op, Value};
 use crate::tensor::TensorType;
 
 /// Totals of a number of samples.
@@ -130,7 +131,7 @@ impl Part {
         TensorType::u8([images, c, h, w])
     }
 
-    /// Adds the nodes that gather a batch; returns images and labels.
+    /// Adds the nodes that gather a batch and augment it; returns images and labels.
     ///
     /// # Errors
     /// If the ops refuse the shapes.
@@ -139,6 +140,7 @@ impl Part {
         graph: &mut Graph,
         batch: usize,
         normalization: &Normalization,
+        augmentation: &Augmentation,
     ) -> Result<[Value; 2]> {
         graph.set_layer("input");
         let order = graph.state(self.order(), TensorType::u32([self.len]));
@@ -152,7 +154,14 @@ impl Part {
             batch,
             normalization: normalization.clone(),
         };
-        let images = graph.add1(Box::new(gather), &inputs)?;
+        let images: Box<dyn Op> = match augmentation.leaves_images() {
+            true => Box::new(gather),
+            false => Box::new(AugmentImages {
+                gather,
+                augmentation: augmentation.clone(),
+            }),
+        };
+        let images = graph.add1(images, &inputs)?;
         let labels = graph.add1(Box::new(GatherLabels { batch }), &[order, labels])?;
         Ok([images, labels])
     }

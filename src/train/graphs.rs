@@ -7,6 +7,7 @@ use super::weights::{values_in, weight_values};
 use crate::error::Result;
 use crate::graph::{Arena, Backend, Graph, Part};
 use crate::model::{Mode, Model};
+use crate::ops::augment::{Augmentation, Mix};
 use crate::ops::binary::{Binary, BinaryOp};
 use crate::ops::cross_entropy::{Labels, SoftmaxCrossEntropy};
 use crate::ops::fill::Fill;
@@ -27,6 +28,8 @@ const GRADIENTS: &str = "gradients";
 const ACCUMULATED: &str = "accumulated";
 /// Moving averages of parameters and statistics.
 const AVERAGES: [&str; 2] = ["average.parameters", "average.statistics"];
+/// What mixup and CutMix draw an image's share from.
+const MIX_SHARES: &str = "mix_shares";
 const CLASS_WEIGHTS: &str = "class_weights";
 /// The weight decay of each block of parameters.
 const DECAYS: &str = "weight_decays";
@@ -63,18 +66,32 @@ impl<'a> Graphs<'a> {
     /// If an op refuses the shapes.
     pub fn training(&self, part: &feed::Part, batch: usize) -> Result<Graph> {
         let mut graph = Graph::new();
-        let [images, labels] = part.gather(&mut graph, batch, self.model.normalization())?;
+        let normalization = self.model.normalization();
+        let augmentation = &self.method.augmentation;
+        let [images, labels] = part.gather(&mut graph, batch, normalization, augmentation)?;
+        // Mixed images have mixed labels; metrics go by the one of the larger share.
+        let [images, targets, labels] = match self.mix() {
+            Some(mix) => {
+                let table = graph.state(MIX_SHARES, Mix::table_type());
+                let mixed = graph.add(Box::new(mix), &[images, labels, table])?;
+                [mixed[0], mixed[1], mixed[2]]
+            }
+            None => [images, labels, labels],
+        };
         let (values, weights) = weight_values(&mut graph, &self.parameters, &self.statistics)?;
         let logits = self
             .model
             .lower(&mut graph, &values, images, Mode::Training)?;
         graph.set_layer("loss");
         let loss = SoftmaxCrossEntropy {
-            labels: Labels::Hard { ignore: None },
+            labels: match self.mix() {
+                Some(_) => Labels::Soft,
+                None => Labels::Hard { ignore: None },
+            },
             label_smoothing: self.method.label_smoothing,
             reduction: Reduction::Mean,
         };
-        let mut inputs = vec![logits, labels];
+        let mut inputs = vec![logits, targets];
         if let Some(weights) = &self.method.class_weights {
             let ty = TensorType::f32([weights.len()]);
             inputs.push(graph.state(CLASS_WEIGHTS, ty));
@@ -123,7 +140,9 @@ impl<'a> Graphs<'a> {
     /// If an op refuses the shapes.
     pub fn evaluation(&self, part: &feed::Part, batch: usize) -> Result<Graph> {
         let mut graph = Graph::new();
-        let [images, labels] = part.gather(&mut graph, batch, self.model.normalization())?;
+        let normalization = self.model.normalization();
+        let as_they_are = Augmentation::default();
+        let [images, labels] = part.gather(&mut graph, batch, normalization, &as_they_are)?;
         let (values, _) = values_in(&mut graph, self.results())?;
         let logits = self
             .model
@@ -208,6 +227,11 @@ impl<'a> Graphs<'a> {
         Ok(())
     }
 
+    /// How images are put together, if at all.
+    fn mix(&self) -> Option<Mix> {
+        Mix::new(&self.method.augmentation, self.model.classes())
+    }
+
     /// The squared norm of the gradients in these chunks, where they are clipped by it.
     fn squared_norm(&self, graph: &mut Graph, chunks: &[Value]) -> Result<Option<Value>> {
         let Some(Clip::Norm(_)) = self.method.clip else {
@@ -250,6 +274,7 @@ impl<'a> Graphs<'a> {
         let weights = weights.map(|w| Array::float(TensorType::f32([w.len()]), w.clone()));
         let clips_norm = matches!(self.method.clip, Some(Clip::Norm(_)));
         [
+            (MIX_SHARES, self.mix().map(|mix| mix.table())),
             (CLASS_WEIGHTS, weights),
             (DECAYS, self.decays()),
             (COUNTS, clips_norm.then(|| self.counts())),

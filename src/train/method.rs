@@ -1,6 +1,7 @@
 //! What a training computes besides the model itself.
 
 use crate::error::{Error, Result};
+use crate::ops::augment::Augmentation;
 use crate::ops::optimizer::{Clip, Optimizer};
 
 /// How the loss is formed and how its gradient changes the weights.
@@ -17,6 +18,8 @@ pub struct Method {
     /// shifts of normalisation. It is common practice that it does not (He et al. 2018, "Bag
     /// of Tricks", section 3.1).
     pub decay_all: bool,
+    /// How training images are changed at random.
+    pub augmentation: Augmentation,
     /// How gradients are clipped.
     pub clip: Option<Clip>,
     /// The decay of moving averages of parameters and running statistics. They begin as the
@@ -34,6 +37,7 @@ impl From<Optimizer> for Method {
             label_smoothing: 0.0,
             class_weights: None,
             decay_all: false,
+            augmentation: Augmentation::default(),
             clip: None,
             ema: None,
             accumulate: 1,

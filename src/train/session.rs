@@ -121,6 +121,7 @@ impl<'a> Session<'a> {
             )));
         }
         let method = config.method(&train.labels, model.classes())?;
+        method.augmentation.check(model.input())?;
         let optimizer = method.optimizer;
         let limit = backend.max_binding();
         let mut upload = |name, split: &Split| {

@@ -4,7 +4,9 @@ mod shuffle;
 
 pub use shuffle::Shuffle;
 
-use super::{Draw, Entry, Fill, LaunchContext, Op, Reference, Sample, Tolerance, expect_inputs};
+use super::{
+    Array, Draw, Entry, Fill, LaunchContext, Op, Reference, Sample, Step, Tolerance, expect_inputs,
+};
 use crate::error::{Error, Result};
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
 use crate::shader;
@@ -75,6 +77,18 @@ pub struct GatherImages {
     pub normalization: Normalization,
 }
 
+impl GatherImages {
+    /// For the reference: the bytes of image `n` of the batch.
+    pub(crate) fn source<'a>(&self, inputs: &'a [&Array], step: &Step, n: usize) -> &'a [u8] {
+        let (order, shards) = (inputs[0].u(), &inputs[1..]);
+        let index = order[(step.first as usize + n) % order.len()] as usize;
+        let dims = shards[0].dims();
+        let image: usize = dims[1..].iter().product();
+        let start = index % dims[0] * image;
+        &shards[index / dims[0]].b()[start..start + image]
+    }
+}
+
 impl Op for GatherImages {
     fn name(&self) -> &'static str {
         "gather_images"
@@ -111,21 +125,18 @@ impl Op for GatherImages {
     }
 
     fn reference(&self, io: Reference<'_>) {
-        let order = io.inputs[0].u();
-        let shards = &io.inputs[1..];
-        let [_, _, h, w] = io.outputs[0]
+        let [_, c, h, w] = io.outputs[0]
             .ty()
             .shape
             .nchw(self.name())
             .expect("inferred");
-        let image = io.outputs[0].ty().shape.len() / self.batch;
-        for (at, y) in io.outputs[0].f_mut().iter_mut().enumerate() {
-            let (n, pixel) = (at / image, at % image);
-            let index = order[(io.step.first as usize + n) % order.len()] as usize;
-            let shard = shards[0].dims()[0];
-            let byte = shards[index / shard].b()[index % shard * image + pixel];
-            let (factor, summand) = self.normalization.affine(pixel / (h * w));
-            *y = f64::from(byte) * f64::from(factor) + f64::from(summand);
+        let images = io.outputs[0].f_mut().chunks_exact_mut(c * h * w);
+        for (n, image) in images.enumerate() {
+            let source = self.source(io.inputs, io.step, n);
+            for (pixel, (y, byte)) in image.iter_mut().zip(source).enumerate() {
+                let (factor, summand) = self.normalization.affine(pixel / (h * w));
+                *y = f64::from(*byte) * f64::from(factor) + f64::from(summand);
+            }
         }
     }
 
