@@ -187,6 +187,18 @@ fn its_events_and_files_are_those_of_a_run() {
         [&["train", &model, "--data", &data], &options[..]].concat(),
         vec!["eval", "run"],
         vec!["predict", "run", &image],
+        vec![
+            "train",
+            &model,
+            "--data",
+            &data,
+            "--out",
+            "again",
+            "--init",
+            "run/weights.safetensors",
+            "--epochs",
+            "1",
+        ],
     ];
     let mut events = Vec::new();
     for command in commands {

@@ -444,7 +444,7 @@ fn preset_graphs(model: &Model, max_binding: u64) -> Vec<Graph> {
     };
     let defaults = model.training();
     let config = Config::new(model).expect("a preset's settings");
-    let method = config.method(&[], model.classes());
+    let method = config.method(&[], model);
     let graphs = Graphs::new(model, method.expect("a preset's method"), max_binding);
     let part = |name, len| Part::new(name, len, model.input(), max_binding);
     let (train, test) = (part("train", train), part("test", test));

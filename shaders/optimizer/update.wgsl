@@ -1,6 +1,6 @@
 // One optimizer step over a whole arena of parameters, in place. The rules are Keras's
-// (keras.optimizers); lr is the step's learning rate, wd the weight decay, g the gradient
-// times SCALE, made shorter to the norm CLIP_NORM or clamped to CLIP_VALUE, and then, unless
+// (keras.optimizers); lr is the learning rate, the step's times the block's, wd the weight
+// decay, g the gradient times SCALE, made shorter to the norm CLIP_NORM or clamped to CLIP_VALUE, and then, unless
 // the decay is DECOUPLED, plus wd p.
 //
 //   SGD      p -= lr g
@@ -17,7 +17,8 @@
 //   parameters   f32 seen as vec4, updated
 //   gradients    as long
 //   state0 ..2   as long, updated; used from the first on, as many as the rule has
-//   decays       f32, the wd of each block of BLOCK elements; not read unless GROUPED
+//   groups       f32 seen as vec2, for each block of BLOCK elements its wd and the factor of
+//                its lr; not read unless GROUPED
 //   norm         one f32, the square of the gradient's norm; not read unless CLIP_NORM > 0
 //
 // One invocation a vec4. Floor: 12 + 8 STATES bytes a parameter.
@@ -36,7 +37,7 @@ const LION: u32 = 5u;
 
 const WEIGHT_DECAY: f32 = 0.0;     // wd of all elements, unless GROUPED
 const DECOUPLED: bool = false;     // whether wd acts apart from the gradient
-const GROUPED: bool = false;       // whether every block has its own wd
+const GROUPED: bool = false;       // whether every block has its own wd and lr
 const FIRST_BLOCK: u32 = 0u;       // the block the parameters begin with
 const BLOCK: u32 = 64u;            // elements of a block
 const SCALE: f32 = 1.0;            // factor of the gradients
@@ -67,15 +68,22 @@ struct Step {
 @group(0) @binding(2) var<storage, read_write> state0: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> state1: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> state2: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read> decays: array<f32>;
+@group(0) @binding(5) var<storage, read> groups: array<vec2<f32>>;
 @group(0) @binding(6) var<storage, read> norm: array<f32>;
 @group(0) @binding(7) var<uniform> step: Step;
 
 fn weight_decay(i: u32) -> f32 {
     if GROUPED {
-        return decays[FIRST_BLOCK + 4u * i / BLOCK];
+        return groups[FIRST_BLOCK + 4u * i / BLOCK].x;
     }
     return WEIGHT_DECAY;
+}
+
+fn learning_rate(i: u32) -> f32 {
+    if GROUPED {
+        return step.learning_rate * groups[FIRST_BLOCK + 4u * i / BLOCK].y;
+    }
+    return step.learning_rate;
 }
 
 // The gradient that the rules see.
@@ -95,20 +103,20 @@ fn gradient(i: u32, p: vec4<f32>) -> vec4<f32> {
 
 fn decay(i: u32, p: vec4<f32>) -> vec4<f32> {
     if DECOUPLED {
-        return p - step.learning_rate * weight_decay(i) * p;
+        return p - learning_rate(i) * weight_decay(i) * p;
     }
     return p;
 }
 
 fn sgd(i: u32, p: vec4<f32>, g: vec4<f32>) -> vec4<f32> {
-    return p - step.learning_rate * g;
+    return p - learning_rate(i) * g;
 }
 
 fn momentum(i: u32, p: vec4<f32>, g: vec4<f32>) -> vec4<f32> {
-    let v = MU * state0[i] - step.learning_rate * g;
+    let v = MU * state0[i] - learning_rate(i) * g;
     state0[i] = v;
     if NESTEROV {
-        return p + MU * v - step.learning_rate * g;
+        return p + MU * v - learning_rate(i) * g;
     }
     return p + v;
 }
@@ -118,7 +126,7 @@ fn adam(i: u32, p: vec4<f32>, g: vec4<f32>) -> vec4<f32> {
     let v = state1[i] + ONE_MINUS_BETA2 * (g * g - state1[i]);
     state0[i] = m;
     state1[i] = v;
-    let rate = step.learning_rate * sqrt(step.correction2) / step.correction1;
+    let rate = learning_rate(i) * sqrt(step.correction2) / step.correction1;
     return decay(i, p) - rate * m / (sqrt(v) + EPSILON);
 }
 
@@ -131,7 +139,7 @@ fn rmsprop(i: u32, p: vec4<f32>, g: vec4<f32>) -> vec4<f32> {
         state1[i] = a;
         variance = max(v - a * a, vec4<f32>());     // never negative but for rounding
     }
-    let d = step.learning_rate * g / sqrt(variance + EPSILON);
+    let d = learning_rate(i) * g / sqrt(variance + EPSILON);
     if STATES == 1u || (CENTERED && STATES == 2u) {
         return p - d;
     }
@@ -148,13 +156,13 @@ fn rmsprop(i: u32, p: vec4<f32>, g: vec4<f32>) -> vec4<f32> {
 fn adagrad(i: u32, p: vec4<f32>, g: vec4<f32>) -> vec4<f32> {
     let v = state0[i] + g * g;
     state0[i] = v;
-    return p - step.learning_rate * g / sqrt(v + EPSILON);
+    return p - learning_rate(i) * g / sqrt(v + EPSILON);
 }
 
 fn lion(i: u32, p: vec4<f32>, g: vec4<f32>) -> vec4<f32> {
     let m = state0[i];
     state0[i] = BETA2 * m + ONE_MINUS_BETA2 * g;
-    return decay(i, p) - step.learning_rate * sign(BETA1 * m + ONE_MINUS_BETA1 * g);
+    return decay(i, p) - learning_rate(i) * sign(BETA1 * m + ONE_MINUS_BETA1 * g);
 }
 
 @compute @workgroup_size(WORKGROUP)

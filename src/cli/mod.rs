@@ -28,6 +28,7 @@ mod recipe;
 mod shared;
 mod summary;
 mod train;
+mod transfer;
 
 use clap::{Parser, Subcommand};
 use gpucnn::Result;

@@ -26,6 +26,11 @@ pub struct Recipe {
     /// Let weight decay also act on biases and on the scales and shifts of normalisation
     #[arg(long)]
     decay_all: bool,
+    /// Multiply the learning rate of the parameters whose names fit PATTERN, as in
+    /// 'layer1=0.1' or '*.bias=2'; of several that fit the last one counts; may be given often
+    /// [default: the model's, none]
+    #[arg(long, value_name = "PATTERN=FACTOR")]
+    layer_rate: Vec<String>,
     /// Shorten the gradient of all parameters together to at most this norm [default: the
     /// model's, none]
     #[arg(long, value_name = "F", conflicts_with = "clip_value")]
@@ -107,6 +112,10 @@ impl Recipe {
             patience: self.patience,
             weight_decay: self.weight_decay.unwrap_or(own.weight_decay),
             decay_all: self.decay_all || own.decay_all,
+            layer_rates: match self.layer_rate.is_empty() {
+                true => own.layer_rates,
+                false => self.layer_rate.clone(),
+            },
             clip_norm,
             clip_value,
             ema: self.ema.or(own.ema),

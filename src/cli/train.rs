@@ -2,9 +2,10 @@
 
 use super::interrupt::Interrupt;
 use super::recipe::Recipe;
+use super::transfer::Transfer;
 use super::{output, shared};
 use gpucnn::data::Dataset;
-use gpucnn::formats::{atomic, safetensors};
+use gpucnn::formats::atomic;
 use gpucnn::graph::{Backend, Profile};
 use gpucnn::model::Model;
 use gpucnn::report::profile;
@@ -29,7 +30,8 @@ const RETRY_PAUSE: Duration = Duration::from_secs(5);
 #[command(mut_args(refused_with_resume))]
 pub struct Args {
     /// mnist-cnn, cifar10-cnn, lenet5, vgg11-bn, resnet20, resnet18, resnet18-imagenet,
-    /// wide-resnet-16-4, mobilenet-v2, or a model file (TOML)
+    /// wide-resnet-16-4, mobilenet-v2, vgg11-bn-imagenet, vgg16-bn-imagenet, or a model file
+    /// (TOML)
     #[arg(default_value = "mnist-cnn")]
     model: String,
     /// Data set: a name (mnist) or a folder [default: mnist]
@@ -52,9 +54,8 @@ pub struct Args {
     /// Validate on this fraction of the training images, from their end, not on the test images
     #[arg(long, value_name = "F")]
     val_split: Option<f64>,
-    /// Start from these weights
-    #[arg(long, value_name = "FILE.safetensors")]
-    init: Option<PathBuf>,
+    #[command(flatten)]
+    transfer: Transfer,
     /// Take the images in the order they are stored
     #[arg(long)]
     no_shuffle: bool,
@@ -202,8 +203,9 @@ fn go_on(args: &Args, path: &Path) -> Result<ExitCode> {
 
 /// Trains a new run.
 fn begin(args: &Args) -> Result<ExitCode> {
-    let model = Model::load(&args.model)?;
+    let (model, head) = args.transfer.model(Model::load(&args.model)?)?;
     let config = args.config(&model)?;
+    config.method(&[], &model)?;
     if args.data.is_none() && args.model == "cifar10-cnn" {
         return Err(Error::Usage(
             "cifar10-cnn needs --data DIR: a folder with CIFAR-10's binary files \
@@ -213,14 +215,9 @@ fn begin(args: &Args) -> Result<ExitCode> {
                 .into(),
         ));
     }
-    let weights = match &args.init {
-        Some(path) => {
-            let weights = safetensors::load(path)?;
-            model.check_weights(&weights, &path.to_string_lossy())?;
-            weights
-        }
-        None => model.initial_weights(config.seed),
-    };
+    let weights = args
+        .transfer
+        .weights(&model, head.as_deref(), config.seed, args.json)?;
     let backend = shared::open_device(&config.device)?;
     eprintln!("device: {}", backend.describe());
     let data = shared::load_data(&config.data, model.input())?;

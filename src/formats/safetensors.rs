@@ -36,7 +36,12 @@ pub fn save(path: &Path, tensors: &Tensors, metadata: &BTreeMap<String, String>)
     atomic::write(path, |writer| writer.write_all(&bytes))
 }
 
-/// Reads all tensors as f32, converting f64, f16 and bf16.
+/// What PyTorch calls the counters of its batch normalisation: integers that no result here
+/// depends on.
+const BATCH_COUNTER: &str = "num_batches_tracked";
+
+/// Reads all tensors as f32, converting f64, f16 and bf16. PyTorch's counters of batches,
+/// `num_batches_tracked`, are left out.
 ///
 /// # Errors
 /// If the file cannot be read, is no safetensors file, or holds another element type.
@@ -48,6 +53,7 @@ pub fn load(path: &Path) -> Result<Tensors> {
     })?;
     file.tensors()
         .into_iter()
+        .filter(|(name, _)| name.rsplit('.').next() != Some(BATCH_COUNTER))
         .map(|(name, view)| {
             let data = floats(&view).ok_or_else(|| {
                 let problem = format!(

@@ -49,6 +49,16 @@ impl ModelBuilder {
         }
     }
 
+    /// The layers of a model under construction again.
+    pub(super) fn from_model(model: &Model) -> Self {
+        Self {
+            normalization: model.normalization.clone(),
+            training: model.training.clone(),
+            layers: model.layers.clone(),
+            ..Self::new(model.name.clone(), model.input)
+        }
+    }
+
     /// How bytes become floats; by default they are scaled by 1/255 and no more.
     #[must_use]
     pub fn normalization(mut self, normalization: Normalization) -> Self {
@@ -102,6 +112,7 @@ impl ModelBuilder {
             name: name.clone(),
             inputs: inputs.iter().map(|n| n.0.clone()).collect(),
             layer,
+            trainable: true,
         });
         Node(name)
     }

@@ -92,8 +92,11 @@ impl Model {
                 builder = builder.named(name);
             }
             builder.layer(layer.layer, &[last]);
-            if let (Some(inputs), Some(added)) = (layer.inputs, builder.layers.last_mut()) {
-                added.inputs = inputs;
+            if let Some(added) = builder.layers.last_mut() {
+                added.trainable = layer.trainable;
+                if let Some(inputs) = layer.inputs {
+                    added.inputs = inputs;
+                }
             }
         }
         builder.build()
@@ -183,6 +186,7 @@ struct LayerEntry {
     name: Option<String>,
     inputs: Option<Vec<String>>,
     layer: Layer,
+    trainable: bool,
 }
 
 fn layer(mut table: toml::Table, source: &str, number: usize) -> Result<LayerEntry> {
@@ -208,6 +212,15 @@ fn layer(mut table: toml::Table, source: &str, number: usize) -> Result<LayerEnt
         (None, Some(other)) => return Err(fail(format!("inputs must be a list, found {other}"))),
         (Some(_), Some(_)) => return Err(fail("has both input and inputs; give one".into())),
     };
+    let trainable = match table.remove("trainable") {
+        None => true,
+        Some(toml::Value::Boolean(trainable)) => trainable,
+        Some(other) => {
+            return Err(fail(format!(
+                "trainable must be true or false, found {other}"
+            )));
+        }
+    };
     let type_name = match table.remove("type") {
         Some(value) => text(value, "type")?,
         None => return Err(fail("has no type".into())),
@@ -225,6 +238,7 @@ fn layer(mut table: toml::Table, source: &str, number: usize) -> Result<LayerEnt
         name,
         inputs,
         layer,
+        trainable,
     })
 }
 
@@ -235,12 +249,15 @@ fn layer_table(named: &NamedLayer, previous: &str) -> Result<toml::Table, toml::
     if named.inputs != [previous] {
         table.insert("inputs".into(), named.inputs.clone().into());
     }
+    if !named.trainable {
+        table.insert("trainable".into(), false.into());
+    }
     table.extend(named.layer.to_table()?);
     Ok(table)
 }
 
 /// `; did you mean "x"?`, where one of the known names is near.
-fn did_you_mean(name: &str, known: &[&str]) -> String {
+pub(super) fn did_you_mean(name: &str, known: &[&str]) -> String {
     let nearest = known
         .iter()
         .map(|k| (strsim::damerau_levenshtein(name, k), k))

@@ -31,6 +31,7 @@ pub struct Lowering<'a> {
     mode: Mode,
     parameters: Parameters<'a>,
     layer: String,
+    trainable: bool,
     index: u32,
 }
 
@@ -41,6 +42,7 @@ impl<'a> Lowering<'a> {
             mode,
             parameters,
             layer: String::new(),
+            trainable: true,
             index: 0,
         }
     }
@@ -48,6 +50,7 @@ impl<'a> Lowering<'a> {
     /// Lowers a layer over its inputs.
     pub(super) fn layer(&mut self, named: &NamedLayer, inputs: &[Value]) -> Result<Value> {
         self.layer.clone_from(&named.name);
+        self.trainable = named.trainable;
         self.graph.set_layer(&named.name);
         self.index += 1;
         named.layer.lower(self, inputs)
@@ -56,6 +59,11 @@ impl<'a> Lowering<'a> {
     /// Training or inference.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Whether training changes the layer.
+    pub fn trainable(&self) -> bool {
+        self.trainable
     }
 
     /// The layer's place in the model, from 1: the key of its random stream.
@@ -108,12 +116,12 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// The trainable parameter `role` of this layer.
+    /// The parameter `role` of this layer, which training changes if the layer is trainable.
     ///
     /// # Errors
     /// If the model was lowered with other parameters than its own.
     pub fn parameter(&mut self, role: &str, shape: impl Into<Shape>, init: Init) -> Result<Value> {
-        self.tensor(role, shape.into(), init, true)
+        self.tensor(role, shape.into(), init, self.trainable)
     }
 
     /// The running statistic `role` of this layer, which training updates without gradients.

@@ -23,8 +23,10 @@ mod file;
 mod initial;
 mod layer;
 mod layers;
+mod pattern;
 mod presets;
 mod summary;
+mod transfer;
 mod values;
 
 pub use builder::{ModelBuilder, Node};
@@ -34,8 +36,10 @@ pub use layers::{
     Activation, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dense, DepthwiseConv2d, Dropout,
     Flatten, GlobalAvgPool, MaxPool2d, Mul, Reshape, ZeroPad2d,
 };
+pub(crate) use pattern::Patterns;
 pub use summary::{LayerSummary, Summary};
 pub(crate) use summary::{bytes, grouped};
+pub use transfer::Adopted;
 pub use values::{Pad, Pair};
 
 use crate::error::{Error, Result};
@@ -56,6 +60,9 @@ pub struct NamedLayer {
     pub inputs: Vec<String>,
     /// What it computes.
     pub layer: Layer,
+    /// Whether training changes it. Where not, its parameters stay, and batch normalisation
+    /// works as at inference, with running statistics that stay too, as in Keras.
+    pub trainable: bool,
 }
 
 /// The name of the model's input among layer names.
@@ -70,7 +77,8 @@ pub struct ParameterSpec {
     pub shape: Shape,
     /// How it starts.
     pub init: Init,
-    /// Whether the optimizer changes it; running statistics are not trainable.
+    /// Whether the optimizer changes it: not running statistics, nor anything of a layer that
+    /// is not trainable.
     pub trainable: bool,
 }
 
@@ -95,6 +103,8 @@ pub struct TrainingDefaults {
     pub weight_decay: Option<f64>,
     /// Whether weight decay also acts on biases and normalisation.
     pub decay_all: bool,
+    /// Factors of the learning rate of some parameters, `PATTERN=FACTOR` each.
+    pub layer_rates: Vec<String>,
     /// Largest norm of the gradient of all parameters.
     pub clip_norm: Option<f64>,
     /// Largest magnitude of a gradient's elements; not with `clip_norm`.
@@ -132,6 +142,7 @@ impl Default for TrainingDefaults {
             learning_rate: None,
             weight_decay: None,
             decay_all: false,
+            layer_rates: Vec::new(),
             clip_norm: None,
             clip_value: None,
             ema: None,
@@ -243,7 +254,7 @@ impl Model {
         &self.parameters
     }
 
-    /// Trainable numbers.
+    /// Numbers that training changes.
     pub fn parameter_count(&self) -> usize {
         let trainable = self.parameters.iter().filter(|p| p.trainable);
         trainable.map(|p| p.shape.len()).sum()

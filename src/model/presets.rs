@@ -28,6 +28,12 @@ const PRESETS: &[Preset] = &[
     }),
     ("wide-resnet-16-4", wide_resnet_16_4),
     ("mobilenet-v2", mobilenet_v2),
+    ("vgg11-bn-imagenet", || {
+        vgg_imagenet("vgg11-bn-imagenet", VGG11)
+    }),
+    ("vgg16-bn-imagenet", || {
+        vgg_imagenet("vgg16-bn-imagenet", VGG16)
+    }),
 ];
 
 /// The names of the presets.
@@ -81,11 +87,36 @@ fn cifar(name: &str, input: [usize; 3]) -> ModelBuilder {
         })
 }
 
-/// VGG-11 with batch normalisation (Simonyan and Zisserman 2014) for 32 x 32 images: the
-/// convolutions of torchvision's `vgg11_bn` under its names, one dense layer behind them.
+/// The beginning of the ImageNet models, with torchvision's normalisation and training: 90
+/// epochs, the rate a tenth after each 30, weight decay 1e-4 on all parameters; half its rate
+/// for half its batch.
+fn imagenet(name: &str) -> ModelBuilder {
+    Model::builder(name, [3, 224, 224])
+        .normalization(Normalization {
+            mean: vec![0.485, 0.456, 0.406],
+            std: vec![0.229, 0.224, 0.225],
+            ..Normalization::default()
+        })
+        .training(TrainingDefaults {
+            optimizer: "momentum".into(),
+            learning_rate: Some(0.05),
+            weight_decay: Some(1e-4),
+            decay_all: true,
+            batch_size: 128,
+            epochs: 90,
+            schedule: "step".into(),
+            ..TrainingDefaults::default()
+        })
+}
+
+/// Filters of VGG's convolutions (Simonyan and Zisserman 2014, table 1); 0 for a pool.
+const VGG11: &[usize] = &[64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0];
+const VGG16: &[usize] = &[
+    64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0,
+];
+
+/// The convolutions of torchvision's `vgg11_bn` under its names, one dense layer behind them.
 fn vgg11_bn() -> Result<Model> {
-    // Filters of each convolution; 0 for a pool.
-    const PLAN: [usize; 13] = [64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0];
     let cifar = cifar("vgg11-bn", [3, 32, 32]);
     // Half the rate and half the epochs of the residual nets.
     let training = TrainingDefaults {
@@ -94,23 +125,31 @@ fn vgg11_bn() -> Result<Model> {
         ..cifar.training.clone()
     };
     let mut net = Net(cifar.training(training));
-    let mut x = net.0.input();
-    let mut place = 0;
-    for filters in PLAN {
-        let mut next = |net: &mut Net, layer: Layer, x: &Node| {
-            place += 1;
-            net.layer(&format!("features.{}", place - 1), layer, &[x])
-        };
-        if filters == 0 {
-            x = next(&mut net, MaxPool2d::new(2).into(), &x);
-            continue;
-        }
-        x = next(&mut net, conv(filters, 3, 1).bias(true).into(), &x);
-        x = next(&mut net, norm().into(), &x);
-        x = next(&mut net, Activation::new(Function::Relu).into(), &x);
-    }
+    let x = net.vgg_features(VGG11);
     let x = net.layer("flatten", Flatten, &[&x]);
     net.layer("classifier", Dense::new(10), &[&x]);
+    net.0.build()
+}
+
+/// torchvision's VGG with batch normalisation for ImageNet, under its names. It trains as
+/// torchvision's other nets do: 90 epochs, the rate a tenth after each 30, weight decay 1e-4;
+/// with a tenth of their rate, as torchvision's VGG.
+fn vgg_imagenet(name: &str, plan: &[usize]) -> Result<Model> {
+    let imagenet = imagenet(name);
+    let training = TrainingDefaults {
+        learning_rate: Some(0.005),
+        ..imagenet.training.clone()
+    };
+    let mut net = Net(imagenet.training(training));
+    let mut x = net.vgg_features(plan);
+    x = net.layer("flatten", Flatten, &[&x]);
+    for (place, units) in [(0, 4096), (3, 4096)] {
+        let name = |i: usize| format!("classifier.{}", place + i);
+        x = net.layer(&name(0), Dense::new(units), &[&x]);
+        x = net.layer(&name(1), Activation::new(Function::Relu), &[&x]);
+        x = net.layer(&name(2), Dropout::new(0.5), &[&x]);
+    }
+    net.layer("classifier.6", Dense::new(1000), &[&x]);
     net.0.build()
 }
 
@@ -146,28 +185,11 @@ enum Stem {
     Large,
 }
 
-/// ResNet-18 (He et al. 2015), with torchvision's names. The one for ImageNet trains as
-/// torchvision's: 90 epochs, the rate a tenth after each 30, weight decay 1e-4 on all
-/// parameters; half the rate for half the batch.
+/// ResNet-18 (He et al. 2015), with torchvision's names.
 fn resnet18(name: &str, stem: Stem, classes: usize) -> Result<Model> {
     let mut net = Net(match stem {
         Stem::Small => cifar(name, [3, 32, 32]),
-        Stem::Large => cifar(name, [3, 224, 224])
-            .normalization(Normalization {
-                mean: vec![0.485, 0.456, 0.406],
-                std: vec![0.229, 0.224, 0.225],
-                ..Normalization::default()
-            })
-            .training(TrainingDefaults {
-                optimizer: "momentum".into(),
-                learning_rate: Some(0.05),
-                weight_decay: Some(1e-4),
-                decay_all: true,
-                batch_size: 128,
-                epochs: 90,
-                schedule: "step".into(),
-                ..TrainingDefaults::default()
-            }),
+        Stem::Large => imagenet(name),
     });
     let first = match stem {
         Stem::Small => conv(64, 3, 1),
@@ -330,6 +352,26 @@ impl Net {
         self.layer(&of("add"), Add { activation }, &[&y, &shortcut])
     }
 
+    /// VGG's convolutions, each with normalisation and ReLU, numbered as in torchvision.
+    fn vgg_features(&mut self, plan: &[usize]) -> Node {
+        let mut x = self.0.input();
+        let mut place = 0;
+        for &filters in plan {
+            let mut next = |layer: Layer, x: &Node| {
+                place += 1;
+                self.layer(&format!("features.{}", place - 1), layer, &[x])
+            };
+            if filters == 0 {
+                x = next(MaxPool2d::new(2).into(), &x);
+                continue;
+            }
+            x = next(conv(filters, 3, 1).bias(true).into(), &x);
+            x = next(norm().into(), &x);
+            x = next(Activation::new(Function::Relu).into(), &x);
+        }
+        x
+    }
+
     fn head(&mut self, name: &str, classes: usize, x: &Node) {
         let x = self.layer("gap", GlobalAvgPool {}, &[x]);
         self.layer(name, Dense::new(classes), &[&x]);
@@ -364,6 +406,9 @@ mod tests {
             ("wide-resnet-16-4", 2_748_890),
             // torchvision's mobilenet_v2: 3,504,872 for 1000 classes.
             ("mobilenet-v2", 3_504_872 - 1281 * 1000 + 1281 * 10),
+            // `num_params` in torchvision's vgg.py.
+            ("vgg11-bn-imagenet", 132_868_840),
+            ("vgg16-bn-imagenet", 138_365_992),
         ];
         assert_eq!(names().collect::<Vec<_>>().len(), expected.len());
         for (name, parameters) in expected {

@@ -1,6 +1,6 @@
 //! The settings of a training run.
 
-use super::method::{Method, class_weights};
+use super::method::{LayerRates, Method, class_weights};
 use super::monitor::Monitor;
 use super::schedule::{Policy, Schedule};
 use crate::error::{Error, Result};
@@ -47,6 +47,9 @@ pub struct Config {
     /// Whether weight decay also acts on biases and on the scales and shifts of
     /// normalisation: no; see [`Method::decay_all`].
     pub decay_all: bool,
+    /// What the learning rate of some parameters is multiplied by: `PATTERN=FACTOR` each, see
+    /// [`LayerRates`].
+    pub layer_rates: Vec<String>,
     /// The largest norm of the gradient of all parameters together, weight decay left out;
     /// longer ones are made as short as that (Pascanu et al. 2013; Keras's
     /// `global_clipnorm`). Any, by default.
@@ -115,6 +118,7 @@ impl Default for Config {
             patience: None,
             weight_decay: 0.0,
             decay_all: false,
+            layer_rates: Vec::new(),
             clip_norm: None,
             clip_value: None,
             ema: None,
@@ -166,6 +170,7 @@ impl Config {
             warmup: defaults.warmup,
             weight_decay: defaults.weight_decay.unwrap_or(optimizer.weight_decay),
             decay_all: defaults.decay_all,
+            layer_rates: defaults.layer_rates.clone(),
             clip_norm: defaults.clip_norm,
             clip_value: defaults.clip_value,
             ema: defaults.ema,
@@ -235,17 +240,19 @@ impl Config {
         Monitor::by_name(&self.monitor)
     }
 
-    /// How a model of `classes` outputs is trained on images with these labels.
+    /// How a model is trained on images with these labels.
     ///
     /// # Errors
-    /// [`Error::Usage`] if there is no such optimizer or the class weights do not fit.
-    pub fn method(&self, labels: &[u32], classes: usize) -> Result<Method> {
+    /// [`Error::Usage`] if there is no such optimizer, or class weights or layer rates do not
+    /// fit.
+    pub fn method(&self, labels: &[u32], model: &Model) -> Result<Method> {
         let weights = self.class_weights.as_ref();
-        let weights = weights.map(|text| class_weights(text, labels, classes));
+        let weights = weights.map(|text| class_weights(text, labels, model.classes()));
         Ok(Method {
             label_smoothing: self.label_smoothing,
             class_weights: weights.transpose()?,
             decay_all: self.decay_all,
+            layer_rates: LayerRates::parse(&self.layer_rates, model)?,
             ema: self.ema,
             accumulate: self.accumulate,
             augmentation: self.augmentation()?,
@@ -374,6 +381,8 @@ mod tests {
             ("resnet18-imagenet", "momentum", 0.05, 1e-4, 90, "step"),
             ("wide-resnet-16-4", "nesterov", 0.1, 5e-4, 200, "cosine"),
             ("mobilenet-v2", "nesterov", 0.1, 5e-4, 200, "cosine"),
+            ("vgg11-bn-imagenet", "momentum", 0.005, 1e-4, 90, "step"),
+            ("vgg16-bn-imagenet", "momentum", 0.005, 1e-4, 90, "step"),
         ] {
             let config = Config::new(&Model::load(name).unwrap()).unwrap();
             let found = (

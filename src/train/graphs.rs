@@ -31,8 +31,8 @@ const AVERAGES: [&str; 2] = ["average.parameters", "average.statistics"];
 /// What mixup and CutMix draw an image's share from.
 const MIX_SHARES: &str = "mix_shares";
 const CLASS_WEIGHTS: &str = "class_weights";
-/// The weight decay of each block of parameters.
-const DECAYS: &str = "weight_decays";
+/// The weight decay of each block of parameters and the factor of its learning rate.
+const GROUPS: &str = "parameter_groups";
 /// How many elements of each block of parameters are no padding.
 const COUNTS: &str = "block_counts";
 
@@ -210,14 +210,14 @@ impl<'a> Graphs<'a> {
             .map(|s| self.chunks(graph, s))
             .collect::<Result<Vec<_>>>()?;
         let norm = self.squared_norm(graph, &chunks[1])?;
-        let decays = self.decays();
-        let decays = decays.map(|d| graph.state(DECAYS, d.ty().clone()));
+        let groups = self.groups();
+        let groups = groups.map(|g| graph.state(GROUPS, g.ty().clone()));
         for (i, first) in first_blocks(graph, &chunks[0]).into_iter().enumerate() {
             let mut inputs: Vec<Value> = chunks.iter().map(|c| c[i]).collect();
-            inputs.extend(decays);
+            inputs.extend(groups);
             inputs.extend(norm);
             let update = Update {
-                decays_from: decays.map(|_| first),
+                groups_from: groups.map(|_| first),
                 clip: self.method.clip,
                 scale,
                 ..Update::new(self.method.optimizer)
@@ -249,18 +249,25 @@ impl<'a> Graphs<'a> {
         Ok(total)
     }
 
-    /// The weight decay of each block, unless it is the same for all.
-    fn decays(&self) -> Option<Array> {
+    /// The weight decay of each block and the factor of its learning rate, unless they are
+    /// the same for all.
+    fn groups(&self) -> Option<Array> {
         let decay = self.method.optimizer.weight_decay;
-        let spared = |part: &Part| part.shape.dims().len() <= 1;
-        if decay == 0.0 || self.method.decay_all || !self.parameters.parts().iter().any(spared) {
+        let of = |part: &Part| {
+            let spared = part.shape.dims().len() <= 1 && !self.method.decay_all;
+            let decay = if spared { 0.0 } else { decay };
+            [decay, self.method.rate_factor(&part.name)]
+        };
+        if self
+            .parameters
+            .parts()
+            .iter()
+            .all(|p| of(p) == [decay, 1.0])
+        {
             return None;
         }
-        let blocks = self.parameters.blocks();
-        let decays: Vec<f64> = blocks
-            .map(|(part, _)| if spared(part) { 0.0 } else { decay })
-            .collect();
-        Some(Array::float(TensorType::f32([decays.len()]), decays))
+        let groups: Vec<f64> = self.parameters.blocks().flat_map(|(p, _)| of(p)).collect();
+        Some(Array::float(TensorType::f32([groups.len() / 2, 2]), groups))
     }
 
     fn counts(&self) -> Array {
@@ -276,7 +283,7 @@ impl<'a> Graphs<'a> {
         [
             (MIX_SHARES, self.mix().map(|mix| mix.table())),
             (CLASS_WEIGHTS, weights),
-            (DECAYS, self.decays()),
+            (GROUPS, self.groups()),
             (COUNTS, clips_norm.then(|| self.counts())),
         ]
         .into_iter()

@@ -1,6 +1,7 @@
 //! What a training computes besides the model itself.
 
 use crate::error::{Error, Result};
+use crate::model::{Model, Patterns};
 use crate::ops::augment::Augmentation;
 use crate::ops::optimizer::{Clip, Optimizer};
 
@@ -20,6 +21,8 @@ pub struct Method {
     pub decay_all: bool,
     /// How training images are changed at random.
     pub augmentation: Augmentation,
+    /// What the learning rate of some parameters is multiplied by.
+    pub layer_rates: LayerRates,
     /// How gradients are clipped.
     pub clip: Option<Clip>,
     /// The decay of moving averages of parameters and running statistics. They begin as the
@@ -38,10 +41,60 @@ impl From<Optimizer> for Method {
             class_weights: None,
             decay_all: false,
             augmentation: Augmentation::default(),
+            layer_rates: LayerRates::default(),
             clip: None,
             ema: None,
             accumulate: 1,
         }
+    }
+}
+
+impl Method {
+    /// What the learning rate of a parameter is multiplied by.
+    pub fn rate_factor(&self, parameter: &str) -> f64 {
+        let LayerRates { patterns, factors } = &self.layer_rates;
+        let place = Patterns(patterns).place(parameter);
+        place.map_or(1.0, |i| factors[i])
+    }
+}
+
+/// Factors of the learning rate by pattern of the parameters' names, as
+/// [`Model::freeze`] has them; of several that fit the last one counts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LayerRates {
+    patterns: Vec<String>,
+    factors: Vec<f64>,
+}
+
+impl LayerRates {
+    /// Those of texts `PATTERN=FACTOR`, for the parameters of a model.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if a text is no such, a factor not positive, or a pattern fits no
+    /// parameter that is trained.
+    pub fn parse(texts: &[String], model: &Model) -> Result<Self> {
+        let mut rates = Self::default();
+        for text in texts {
+            let parts = text.rsplit_once('=');
+            let parts = parts.and_then(|(pattern, factor)| Some((pattern, factor.parse().ok()?)));
+            match parts {
+                Some((pattern, factor)) if f64::is_finite(factor) && factor > 0.0 => {
+                    rates.patterns.push(pattern.trim().to_owned());
+                    rates.factors.push(factor);
+                }
+                _ => {
+                    return Err(Error::Usage(format!(
+                        "--layer-rate must be PATTERN=FACTOR with a positive factor, such as \
+                         'layer1=0.1', found {text:?}"
+                    )));
+                }
+            }
+        }
+        let trained = model.parameters().iter().filter(|p| p.trainable);
+        let names: Vec<&str> = trained.map(|p| p.name.as_str()).collect();
+        let checked = Patterns(&rates.patterns).check(&names);
+        checked.map_err(|problem| Error::Usage(format!("--layer-rate: {problem}")))?;
+        Ok(rates)
     }
 }
 

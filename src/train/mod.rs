@@ -25,7 +25,7 @@ pub use checkpoint::{Checkpoint, FORMAT as CHECKPOINT_FORMAT, Position};
 pub use config::Config;
 pub use feed::{Metrics, Part};
 pub use graphs::{EVAL_BATCH, Graphs};
-pub use method::Method;
+pub use method::{LayerRates, Method};
 pub use monitor::{Monitor, Patience, Verdict};
 pub use retry::{Retry, Start, train_with_retries};
 pub use run_folder::{HistoryRow, RunFolder};
@@ -193,7 +193,7 @@ pub fn plan(model: &Model, batch: usize, device: &dyn Backend) -> Result<(Graph,
     let config = Config::new(model)?;
     let limit = device.max_binding();
     let part = Part::new("train", batch, model.input(), limit);
-    let method = config.method(&[], model.classes())?;
+    let method = config.method(&[], model)?;
     let graph = Graphs::new(model, method, limit).training(&part, batch)?;
     let memory = device.plan(&graph)?;
     Ok((graph, memory))

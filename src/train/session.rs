@@ -120,7 +120,7 @@ impl<'a> Session<'a> {
                 train.len()
             )));
         }
-        let method = config.method(&train.labels, model.classes())?;
+        let method = config.method(&train.labels, model)?;
         method.augmentation.check(model.input())?;
         let optimizer = method.optimizer;
         let limit = backend.max_binding();

@@ -75,7 +75,7 @@ impl Lower for BatchNorm2d {
         let beta = lowering.parameter("bias", shape, Init::Zeros)?;
         let mean = lowering.statistic("running_mean", shape, Init::Zeros)?;
         let variance = lowering.statistic("running_var", shape, Init::Ones)?;
-        if lowering.mode() == Mode::Inference {
+        if lowering.mode() == Mode::Inference || !lowering.trainable() {
             let op = batch_norm::BatchNormInference::new(self.epsilon);
             return lowering.op(op, &[x, gamma, beta, mean, variance]);
         }

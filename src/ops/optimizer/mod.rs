@@ -55,15 +55,17 @@ pub enum Clip {
 /// One step of an optimizer.
 ///
 /// Inputs: parameters (updated), gradients, then the rule's state tensors (updated), all f32
-/// of one length. With [`decays_from`](Self::decays_from) then the weight decay of each
-/// [`BLOCK`] of the whole arena, f32; with [`Clip::Norm`] last the
+/// of one length. With [`groups_from`](Self::groups_from) then the weight decay of each
+/// [`BLOCK`] of the whole arena and what its learning rate is multiplied by, f32
+/// `[blocks, 2]`; with [`Clip::Norm`] last the
 /// [squared norm](SquaredNorm) of the unscaled gradient, a scalar. No output.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Update {
     /// The rule, and the weight decay of all parameters unless each block has its own.
     pub optimizer: Optimizer,
-    /// The block that the parameters begin with, where each has its own weight decay.
-    pub decays_from: Option<usize>,
+    /// The block that the parameters begin with, where each has its own weight decay and
+    /// learning rate.
+    pub groups_from: Option<usize>,
     /// How gradients are clipped, before weight decay.
     pub clip: Option<Clip>,
     /// What gradients are multiplied by first.
@@ -75,7 +77,7 @@ impl Update {
     pub fn new(optimizer: Optimizer) -> Self {
         Self {
             optimizer,
-            decays_from: None,
+            groups_from: None,
             clip: None,
             scale: 1.0,
         }
@@ -109,7 +111,7 @@ impl Op for Update {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
         let common = 2 + self.states();
-        let extra = usize::from(self.decays_from.is_some()) + usize::from(self.clips_norm());
+        let extra = usize::from(self.groups_from.is_some()) + usize::from(self.clips_norm());
         expect_inputs(self, inputs, common + extra)?;
         if inputs[0].dtype != DType::F32 {
             let problem = format!("parameters: expected f32, found {}", inputs[0]);
@@ -118,14 +120,13 @@ impl Op for Update {
         for ty in &inputs[1..common] {
             expect_type(self, "gradients and states", &inputs[0], ty)?;
         }
-        if let Some(first) = self.decays_from {
+        if let Some(first) = self.groups_from {
             let (found, least) = (
                 &inputs[common],
                 first + inputs[0].shape.len().div_ceil(BLOCK),
             );
-            if found.dtype != DType::F32 || found.shape.len() < least {
-                let problem =
-                    format!("weight decays: expected at least {least} f32, found {found}");
+            if found.dtype != DType::F32 || found.shape.len() < 2 * least {
+                let problem = format!("groups: expected f32[{least}, 2] or more, found {found}");
                 return Err(Error::shape(self.name(), problem));
             }
         }
@@ -156,15 +157,14 @@ impl Op for Update {
             for (value, tensor) in state.iter_mut().zip(states.iter()) {
                 *value = tensor.f()[i];
             }
-            let optimizer = match self.decays_from {
-                Some(first) => {
-                    let decays = io.inputs[2 + self.states()].f();
-                    self.optimizer.with_weight_decay(decays[first + i / BLOCK])
-                }
-                None => self.optimizer,
-            };
+            let (mut optimizer, mut step) = (self.optimizer, *io.step);
+            if let Some(first) = self.groups_from {
+                let group = &io.inputs[2 + self.states()].f()[2 * (first + i / BLOCK)..];
+                optimizer = optimizer.with_weight_decay(group[0]);
+                step.learning_rate *= group[1];
+            }
             let gradient = self.clipped(gradients[i], squared_norm);
-            *p = optimizer.step(*p, gradient, &mut state, io.step);
+            *p = optimizer.step(*p, gradient, &mut state, &step);
             for (value, tensor) in state.iter().zip(states.iter_mut()) {
                 tensor.f_mut()[i] = *value;
             }
@@ -184,8 +184,8 @@ impl Op for Update {
             .set("VEC4S", vec4s)
             .set("WORKGROUP", WORKGROUP)
             .set("STATES", states)
-            .set("GROUPED", self.decays_from.is_some())
-            .set("FIRST_BLOCK", self.decays_from.unwrap_or(0))
+            .set("GROUPED", self.groups_from.is_some())
+            .set("FIRST_BLOCK", self.groups_from.unwrap_or(0))
             .set("SCALE", self.scale)
             .set("CLIP_NORM", norm)
             .set("CLIP_VALUE", value);
@@ -198,7 +198,7 @@ impl Op for Update {
                 Arg::Scratch(i - states)
             }
         };
-        let decays = self.decays_from.map_or(1, |_| 2 + states);
+        let groups = self.groups_from.map_or(1, |_| 2 + states);
         let norm = if self.clips_norm() {
             context.inputs.len() - 1
         } else {
@@ -210,7 +210,7 @@ impl Op for Update {
             ("state0", state(0)),
             ("state1", state(1)),
             ("state2", state(2)),
-            ("decays", Arg::Input(decays)),
+            ("groups", Arg::Input(groups)),
             ("norm", Arg::Input(norm)),
             ("step", Arg::Step),
         ];
@@ -268,10 +268,10 @@ fn sample(draw: &mut Draw) -> Sample {
         inputs.push((ty.clone(), fill));
     }
     let len = ty.shape.len();
-    let decays_from = draw.coin().then(|| draw.int(0, 2));
-    if let Some(first) = decays_from {
-        let decays = TensorType::f32([first + len.div_ceil(BLOCK) + draw.int(0, 2)]);
-        inputs.push((decays, Fill::Uniform(0.0, 0.1)));
+    let groups_from = draw.coin().then(|| draw.int(0, 2));
+    if let Some(first) = groups_from {
+        let groups = TensorType::f32([first + len.div_ceil(BLOCK) + draw.int(0, 2), 2]);
+        inputs.push((groups, Fill::Uniform(0.0, 0.1)));
     }
     let clip = draw.pick(&[None, Some(Clip::Value(0.3)), Some(Clip::Norm(0.5))]);
     if let Some(Clip::Norm(_)) = clip {
@@ -280,7 +280,7 @@ fn sample(draw: &mut Draw) -> Sample {
     }
     let op = Update {
         optimizer,
-        decays_from,
+        groups_from,
         clip,
         scale: draw.pick(&[1.0, 0.5]),
     };
