@@ -67,7 +67,7 @@
 //!
 //! | modules | hold |
 //! |---|---|
-//! | [`train`], [`infer`], [`report`] | the training loop, prediction and evaluation, profiles |
+//! | [`train`], [`infer`], [`compress`], [`report`] | the training loop, prediction and evaluation, pruning, profiles |
 //! | [`model`], [`data`], [`formats`] | layers and model files; data sets; weight files |
 //! | [`graph`] | building, differentiating, fusing, placing in memory, running |
 //! | [`ops`] | every op in one place: shapes, gradient, reference, launch |
@@ -86,6 +86,7 @@
 //! numbers come from counters, so that every device draws the same.
 
 pub mod bench;
+pub mod compress;
 pub mod data;
 pub mod error;
 pub mod formats;
@@ -95,6 +96,8 @@ pub mod infer;
 pub mod model;
 pub mod ops;
 pub mod report;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod tensor;
 pub mod train;
 

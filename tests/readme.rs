@@ -145,8 +145,15 @@ fn flags(text: &str) -> BTreeSet<&str> {
 #[test]
 fn its_flags_are_those_of_the_program() {
     let files = Files::new();
-    let commands = ["train", "eval", "predict", "export", "summary", "devices"];
-    let help = commands.map(|c| output(&mut gpucnn(&files, &[c, "--help"])));
+    let commands = [
+        "train", "eval", "predict", "export", "prune", "quantize", "summary", "devices",
+    ];
+    let commands = commands
+        .into_iter()
+        .chain(cfg!(feature = "serve").then_some("serve"));
+    let help: Vec<String> = commands
+        .map(|c| output(&mut gpucnn(&files, &[c, "--help"])))
+        .collect();
     let existing: BTreeSet<&str> = help.iter().flat_map(|text| flags(text)).collect();
     assert_eq!(flags(section("## Flags")), existing);
     let train = section("## Flags")

@@ -2,6 +2,7 @@
 //
 //   sum       running += WEIGHT x
 //   AVERAGE   running += s (x - running), s = max(ONE_MINUS_DECAY, 9 / (10 + t)) at step t
+//   MASK      running = 0 where x = 0
 //
 //   running   f32 seen as vec4, updated
 //   x         as long
@@ -12,6 +13,7 @@ const GROUPS_X: u32 = 65535u;    // workgroups a row of the dispatch
 const WORKGROUP: u32 = 64u;      // invocations a workgroup
 const VEC4S: u32 = 1u;           // length in vec4
 const AVERAGE: bool = false;     // whether it is an average
+const MASK: bool = false;        // whether it is a mask
 const WEIGHT: f32 = 1.0;
 const ONE_MINUS_DECAY: f32 = 0.001;  // rounded once, from the exact difference
 
@@ -37,7 +39,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let r = running[i];
-    if AVERAGE {
+    if MASK {
+        running[i] = select(r, vec4<f32>(), x[i] == vec4<f32>());
+    } else if AVERAGE {
         let share = max(ONE_MINUS_DECAY, 9.0 / (10.0 + f32(step.number)));
         running[i] = r + share * (x[i] - r);
     } else {

@@ -2,7 +2,7 @@
 
 use super::{output, shared};
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
-use gpucnn::infer::{Evaluation, Predictor};
+use gpucnn::infer::Evaluation;
 use gpucnn::train::RunFolder;
 use gpucnn::{Error, Result};
 use serde_json::json;
@@ -43,8 +43,6 @@ pub fn run(args: &Args) -> Result<()> {
         Some(name) => name.clone(),
         None => folder.config()?.data,
     };
-    let backend = shared::open_device(&args.device)?;
-    eprintln!("device: {}", backend.describe());
     let data = shared::load_data(&name, model.input())?;
     if data.shape != model.input() {
         return Err(Error::Usage(format!(
@@ -65,7 +63,9 @@ pub fn run(args: &Args) -> Result<()> {
         eprintln!("note: {name} has no test images; evaluating on its training images");
     }
     let batch = args.batch_size.min(split.len());
-    let mut predictor = Predictor::new(&model, &weights, batch, backend)?;
+    let int8 = folder.int8()?.filter(|_| !args.best);
+    let mut predictor = shared::predictor(&model, &weights, int8.as_ref(), batch, &args.device)?;
+    eprintln!("device: {}", predictor.device());
     let bar = output::bar("evaluating");
     bar.set_length(split.len() as u64);
     let evaluation = predictor.evaluate(split, &|done| bar.set_position(done as u64))?;

@@ -3,6 +3,7 @@
 use super::shared;
 use clap::ValueEnum;
 use gpucnn::formats::{atomic, onnx, safetensors};
+use gpucnn::infer::{Int8, web};
 use gpucnn::model::Model;
 use gpucnn::train::{RunFolder, Weights};
 use gpucnn::{Error, Result};
@@ -17,8 +18,8 @@ pub struct Args {
     /// The format
     #[arg(long, value_enum)]
     format: Format,
-    /// The file to write [default: in the run folder, model.onnx and so on]
-    #[arg(long, value_name = "FILE")]
+    /// The file or folder to write [default: in the run folder, model.onnx and so on]
+    #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
     /// Take the weights of the epoch whose validation was the best, not the last ones
     #[arg(long)]
@@ -38,6 +39,8 @@ enum Format {
     Onnx,
     /// The weights alone, under PyTorch's names for them
     Safetensors,
+    /// A folder of static files that run the model in a browser, by WebGPU
+    Web,
 }
 
 impl Format {
@@ -46,6 +49,7 @@ impl Format {
         match self {
             Self::Onnx => "model.onnx",
             Self::Safetensors => "model.safetensors",
+            Self::Web => "web",
         }
     }
 }
@@ -54,6 +58,7 @@ impl Format {
 struct Source {
     model: Model,
     weights: Weights,
+    int8: Int8,
     classes: Vec<String>,
 }
 
@@ -67,6 +72,7 @@ pub fn run(args: &Args) -> Result<()> {
     let model = folder.model()?;
     let source = Source {
         weights: shared::weights(&folder, &model, args.best)?,
+        int8: folder.int8()?.filter(|_| !args.best).unwrap_or_default(),
         classes: folder.classes(&model),
         model,
     };
@@ -79,6 +85,12 @@ pub fn run(args: &Args) -> Result<()> {
             let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
             safetensors::save(&path, &source.weights, &metadata)?;
         }
+        Format::Web => {
+            if !source.int8.is_empty() {
+                eprintln!("note: the browser computes in f32, with the weights of eight bits");
+            }
+            web::export(&source.model, &source.weights, &source.classes, &path)?;
+        }
     }
     println!("the model is in {}", path.display());
     Ok(())
@@ -89,6 +101,12 @@ fn write_onnx(source: &Source, args: &Args, path: &Path) -> Result<()> {
         softmax: args.softmax,
         normalized_input: args.normalized_input,
     };
-    let bytes = onnx::export(&source.model, &source.weights, &source.classes, options)?;
+    let Source {
+        model,
+        weights,
+        int8,
+        classes,
+    } = source;
+    let bytes = onnx::export_int8(model, weights, int8, classes, options)?;
     atomic::write(path, |writer| writer.write_all(&bytes))
 }

@@ -18,13 +18,18 @@ macro_rules! eprintln {
 }
 
 mod bench;
+mod compare;
 mod devices;
 mod eval;
 mod export;
 mod interrupt;
 mod output;
 mod predict;
+mod prune;
+mod quantize;
 mod recipe;
+#[cfg(feature = "serve")]
+mod serve;
 mod shared;
 mod summary;
 mod train;
@@ -53,9 +58,13 @@ enum Command {
     Eval(eval::Args),
     Predict(predict::Args),
     Export(export::Args),
+    Prune(prune::Args),
+    Quantize(quantize::Args),
     Devices(devices::Args),
     Bench(bench::Args),
     Summary(summary::Args),
+    #[cfg(feature = "serve")]
+    Serve(serve::Args),
 }
 
 /// Runs the program; errors go to standard error, with exit code 2 where the user can
@@ -77,9 +86,13 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Prune(args) => prune::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Summary(args) => summary::run(&args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(&args),
     }?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,7 @@
 
 use super::{output, shared};
 use gpucnn::data::image;
-use gpucnn::infer::{Predictor, probabilities};
+use gpucnn::infer::{probabilities, top};
 use gpucnn::train::RunFolder;
 use gpucnn::{Error, Result};
 use serde_json::json;
@@ -45,14 +45,13 @@ pub fn run(args: &Args) -> Result<()> {
     for path in &args.images {
         pixels.extend(image::load(path, model.input())?);
     }
-    let backend = shared::open_device(&args.device)?;
-    eprintln!("device: {}", backend.describe());
-    let mut predictor = Predictor::new(&model, &weights, BATCH.min(args.images.len()), backend)?;
+    let batch = BATCH.min(args.images.len());
+    let int8 = folder.int8()?.filter(|_| !args.best);
+    let mut predictor = shared::predictor(&model, &weights, int8.as_ref(), batch, &args.device)?;
+    eprintln!("device: {}", predictor.device());
     for (path, logits) in args.images.iter().zip(predictor.logits(&pixels)?) {
         let probabilities = probabilities(&logits);
-        let mut order: Vec<usize> = (0..probabilities.len()).collect();
-        order.sort_by(|a, b| probabilities[*b].total_cmp(&probabilities[*a]));
-        order.truncate(args.top);
+        let order = top(&probabilities, args.top);
         if args.json {
             let top: Vec<_> = order
                 .iter()

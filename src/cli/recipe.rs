@@ -57,6 +57,13 @@ pub struct Recipe {
     /// cutout=PIXELS, erase, mixup=ALPHA and cutmix=ALPHA; or none [default: the model's, none]
     #[arg(long, value_name = "LIST")]
     augment: Option<String>,
+    /// Make this share of each weight zero, the smallest magnitudes, and keep it that
+    #[arg(long, value_name = "F")]
+    prune_to: Option<f64>,
+    /// The share of the training in which the zeros rise to --prune-to; 0 for all at once
+    /// [default: 0.75]
+    #[arg(long, value_name = "F", requires = "prune_to")]
+    prune_over: Option<f64>,
     /// How the learning rate changes: constant, step, cosine, one-cycle or plateau
     /// [default: the model's, constant]
     #[arg(long, value_name = "NAME")]
@@ -123,6 +130,8 @@ impl Recipe {
             label_smoothing: self.label_smoothing.unwrap_or(own.label_smoothing),
             class_weights: self.class_weights.clone(),
             augment: self.augment.clone().or(own.augment),
+            prune_to: self.prune_to,
+            prune_over: self.prune_over.unwrap_or(own.prune_over),
             ..own
         })
     }

@@ -5,6 +5,7 @@ use gpucnn::Result;
 use gpucnn::data::{Dataset, Request};
 use gpucnn::gpu::{Gpu, OpenOptions};
 use gpucnn::graph::{Backend, CpuBackend, GpuBackend};
+use gpucnn::infer::{Int8, Predictor};
 use gpucnn::model::Model;
 use gpucnn::train::{RunFolder, Weights};
 use std::rc::Rc;
@@ -23,6 +24,18 @@ pub fn open_gpu(name: &str) -> Result<Rc<Gpu>> {
         name: (name != "auto").then(|| name.to_owned()),
         ..OpenOptions::default()
     })
+}
+
+/// A model ready to predict `batch` images at a time on a device; the layers of `int8` in
+/// eight bits.
+pub fn predictor(
+    model: &Model,
+    weights: &Weights,
+    int8: Option<&Int8>,
+    batch: usize,
+    device: &str,
+) -> Result<Predictor> {
+    Predictor::with_batches(model, weights, int8, &[batch], open_device(device)?)
 }
 
 /// The last weights of a run, or the best.

@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Result};
 use image::imageops::FilterType;
-use image::{DynamicImage, ImageReader};
+use image::{DynamicImage, ImageReader, Limits};
+use std::io::Cursor;
 use std::path::Path;
 
 /// Decodes an image and brings it to `[C, H, W]`: grey for one channel, RGB for three;
@@ -13,6 +14,29 @@ use std::path::Path;
 pub fn load(path: &Path, shape: [usize; 3]) -> Result<Vec<u8>> {
     planar(path, decode(path)?, shape)
 }
+
+/// As [`load`], of a file's bytes; `name` stands for it in messages.
+///
+/// # Errors
+/// As [`load`], and if the image has more than [`LARGEST_SIDE`] rows or columns.
+pub fn from_bytes(name: &str, bytes: &[u8], shape: [usize; 3]) -> Result<Vec<u8>> {
+    let path = Path::new(name);
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|e| Error::io(path, "read", e))?;
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(LARGEST_SIDE);
+    limits.max_image_height = Some(LARGEST_SIDE);
+    reader.limits(limits);
+    let image = reader
+        .decode()
+        .map_err(|e| Error::data(path, format!("cannot be decoded as PNG or JPEG: {e}")))?;
+    planar(path, image, shape)
+}
+
+/// Most rows and columns of an image that comes as bytes: a small file may unpack to a
+/// huge image.
+pub const LARGEST_SIDE: u32 = 8192;
 
 /// Decodes an image as it is.
 pub(super) fn decode(path: &Path) -> Result<DynamicImage> {

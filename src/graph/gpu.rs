@@ -1,7 +1,8 @@
 //! The GPU backend: a graph becomes a flat list of prepared dispatches.
 
+use super::memory::Home;
 use super::reference::{check_write, first};
-use super::{Backend, Graph, MemoryPlan, Node, Origin, Profile, Program, Ticket, Timing};
+use super::{Backend, Graph, MemoryPlan, Node, Profile, Program, Ticket, Timing};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::executor::{Command, Counters, MAX_STEPS, Range, STEP_STRIDE};
@@ -411,39 +412,35 @@ impl<'a> Lowering<'a> {
 
     /// Where a value lives.
     fn range(&self, value: Value) -> Result<Range> {
-        let root = self.graph.storage_root(value);
-        let info = self.graph.value(root);
-        let bytes = info.ty.bytes();
-        if let Some(target) = info.store {
-            return self.range(target);
-        }
-        match &info.origin {
-            Origin::Result => Ok(self.slot(self.plan.results[&root], bytes)),
-            Origin::State(name) => {
-                let state = self.backend.state(name)?;
-                check_write(name, &state.ty, &info.ty)?;
-                Ok(Range {
-                    buffer: state.buffer.clone(),
-                    offset: 0,
-                    bytes,
-                })
+        let place = self.plan.place(self.graph, value);
+        let buffer = match place.home {
+            Home::Slot(slot) => return Ok(self.slot(slot, place.bytes)),
+            Home::Step => self.backend.steps.clone(),
+            Home::State(name) => {
+                let state = self.backend.state(&name)?;
+                let root = self.graph.storage_root(value);
+                let TensorType { shape, dtype } = &self.graph.value(root).ty;
+                let before = place.offset as usize / dtype.size();
+                let reached = TensorType {
+                    shape: [before + shape.len()].into(),
+                    dtype: *dtype,
+                };
+                check_write(&name, &state.ty, &reached)?;
+                state.buffer.clone()
             }
-            Origin::View { of, offset } => {
-                let whole = self.range(*of)?;
-                let offset = (offset * info.ty.dtype.size()) as u64;
-                let alignment = self.backend.gpu.profile.binding_alignment;
-                if !offset.is_multiple_of(alignment) {
-                    return Err(Error::Runtime(format!(
-                        "a view starts at byte {offset}, the device binds at multiples of {alignment}"
-                    )));
-                }
-                Ok(Range {
-                    offset: whole.offset + offset,
-                    buffer: whole.buffer,
-                    bytes,
-                })
-            }
+        };
+        let alignment = self.backend.gpu.profile.binding_alignment;
+        if !place.offset.is_multiple_of(alignment) {
+            return Err(Error::Runtime(format!(
+                "a view starts at byte {}, the device binds at multiples of {alignment}",
+                place.offset
+            )));
         }
+        Ok(Range {
+            buffer,
+            offset: place.offset,
+            bytes: place.bytes,
+        })
     }
 }
 

@@ -31,7 +31,53 @@ pub struct MemoryPlan {
     pub lower_bound: u64,
 }
 
+/// The memory that a value lies in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Home {
+    /// A state, by name.
+    State(String),
+    /// A slot of the plan, by index.
+    Slot(usize),
+    /// The uniform of the current step.
+    Step,
+}
+
+/// Where a value lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// In which memory.
+    pub home: Home,
+    /// Its first byte there.
+    pub offset: u64,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
 impl MemoryPlan {
+    /// Where a value of the planned graph lies.
+    pub fn place(&self, graph: &Graph, value: Value) -> Place {
+        let root = graph.storage_root(value);
+        let info = graph.value(root);
+        let bytes = info.ty.bytes();
+        if let Some(target) = info.store {
+            return self.place(graph, target);
+        }
+        let (home, offset) = match &info.origin {
+            Origin::Result => (Home::Slot(self.results[&root]), 0),
+            Origin::State(name) => (Home::State(name.clone()), 0),
+            Origin::View { of, offset } => {
+                let whole = self.place(graph, *of);
+                let offset = (offset * info.ty.dtype.size()) as u64;
+                (whole.home, whole.offset + offset)
+            }
+        };
+        Place {
+            home,
+            offset,
+            bytes,
+        }
+    }
+
     /// Bytes of all slots together.
     pub fn bytes(&self) -> u64 {
         self.slots.iter().map(|s| s.bytes).sum()

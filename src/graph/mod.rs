@@ -13,6 +13,7 @@ mod arena;
 mod autodiff;
 mod backend;
 mod gpu;
+mod listing;
 mod memory;
 mod passes;
 mod reference;
@@ -21,7 +22,8 @@ pub use arena::{Arena, Part};
 pub use backend::{Backend, Profile, Program, Ticket, Timing};
 pub(crate) use backend::{advise_batch, largest_batch};
 pub use gpu::GpuBackend;
-pub use memory::{MemoryPlan, Slot};
+pub use listing::{Listed, Listing};
+pub use memory::{Home, MemoryPlan, Place, Slot};
 pub use reference::CpuBackend;
 
 use crate::error::{Error, Result};

@@ -1,7 +1,7 @@
 //! Passes: plain functions from graph to graph.
 
 use super::{Graph, Node, Origin};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::{Op, Value};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -40,6 +40,36 @@ impl Graph {
             previous.outputs = vec![std::mem::replace(&mut earlier.outputs[0], shrunk)];
             self.nodes[first] = earlier;
             self.nodes[second] = previous;
+        }
+        Ok(())
+    }
+
+    /// Puts other nodes in the places of its own: `change` adds to the graph what shall stand
+    /// for a node and returns its value, or leaves the node alone.
+    ///
+    /// # Errors
+    /// Whatever `change` fails with, or if what it adds is of another type.
+    pub fn rewrite(
+        &mut self,
+        mut change: impl FnMut(&mut Self, &Node) -> Result<Option<Value>>,
+    ) -> Result<()> {
+        for node in std::mem::take(&mut self.nodes) {
+            self.layer.clone_from(&node.layer);
+            let Some(value) = change(self, &node)? else {
+                self.nodes.push(node);
+                continue;
+            };
+            let [expected, found] = [node.outputs[0], value].map(|v| self.value(v).ty.clone());
+            if expected != found {
+                let problem = format!("expected {expected} in its place, found {found}");
+                return Err(Error::shape(node.label(), problem));
+            }
+            // The value keeps its name, so that readers need not know.
+            for maker in &mut self.nodes {
+                for output in maker.outputs.iter_mut().filter(|v| **v == value) {
+                    *output = node.outputs[0];
+                }
+            }
         }
         Ok(())
     }

@@ -1,13 +1,21 @@
 //! Inference: a trained model over images.
 
+mod int8;
+pub(crate) mod page;
+pub mod web;
+
+pub use int8::Int8;
+pub(crate) use int8::{Taps, tapped};
+
 use crate::data::Split;
 use crate::error::{Error, Result};
 use crate::graph::{Arena, Backend, Graph, Program, advise_batch};
 use crate::model::{Mode, Model};
 use crate::ops::batch::GatherImages;
-use crate::ops::{Array, Builder, Step};
+use crate::ops::{Array, Builder, Step, Value};
 use crate::tensor::TensorType;
 use crate::train::{Weights, arenas, upload_weights, weight_values};
+use std::collections::BTreeSet;
 
 const IMAGES: &str = "images";
 const ORDER: &str = "order";
@@ -16,7 +24,8 @@ const LOGITS: &str = "logits";
 /// A model ready to predict batches of at most a fixed size.
 pub struct Predictor {
     backend: Box<dyn Backend>,
-    program: Program,
+    /// By the images they take, rising.
+    programs: Vec<(usize, Program)>,
     batch: usize,
     input: [usize; 3],
     classes: usize,
@@ -31,24 +40,52 @@ impl Predictor {
         model: &Model,
         weights: &Weights,
         batch: usize,
+        backend: Box<dyn Backend>,
+    ) -> Result<Self> {
+        Self::with_batches(model, weights, None, &[batch], backend)
+    }
+
+    /// As [`new`](Self::new), compiled for several numbers of images at a time: each run
+    /// takes the smallest that is enough, so that few images do not cost as much as many.
+    /// The layers of `int8` run in eight bits.
+    ///
+    /// # Errors
+    /// If `batches` is empty, the device is too small or fails.
+    pub fn with_batches(
+        model: &Model,
+        weights: &Weights,
+        int8: Option<&Int8>,
+        batches: &[usize],
         mut backend: Box<dyn Backend>,
     ) -> Result<Self> {
+        let batch = batches.iter().copied().max().unwrap_or(0);
+        if batch == 0 {
+            return Err(Error::Usage("a batch must hold at least 1 image".into()));
+        }
         let [c, h, w] = model.input();
         let [parameters, statistics] = arenas(model);
         upload_weights(&mut *backend, &parameters, &statistics, weights)?;
+        if let Some(int8) = int8 {
+            int8::upload(&mut *backend, weights, int8)?;
+        }
         let order_ty = TensorType::u32([batch]);
         backend.create(IMAGES, &TensorType::u8([batch, c, h, w]))?;
         backend.create(ORDER, &order_ty)?;
         backend.create(LOGITS, &TensorType::f32([batch, model.classes()]))?;
         let order = Array::index(order_ty, (0..batch as u32).collect());
         backend.write(ORDER, &order)?;
-        let graph = |batch| inference_graph(model, [&parameters, &statistics], batch);
-        let program = backend
-            .compile(graph(batch)?)
-            .map_err(|error| advise_batch(error, batch, &*backend, graph))?;
+        let graph =
+            |images| inference_graph(model, [&parameters, &statistics], [images, batch], int8);
+        let mut programs = Vec::new();
+        for images in batches.iter().copied().collect::<BTreeSet<_>>() {
+            let program = backend
+                .compile(graph(images)?)
+                .map_err(|error| advise_batch(error, images, &*backend, graph))?;
+            programs.push((images, program));
+        }
         Ok(Self {
             backend,
-            program,
+            programs,
             batch,
             input: model.input(),
             classes: model.classes(),
@@ -78,17 +115,20 @@ impl Predictor {
         }
         let mut logits = Vec::with_capacity(images.len() / image);
         for chunk in images.chunks(image * self.batch) {
+            let found = chunk.len() / image;
+            let fits = self.programs.iter().find(|(images, _)| *images >= found);
+            let (images, program) = *fits.expect("the largest takes a whole chunk");
             let mut bytes = chunk.to_vec();
-            bytes.resize(image * self.batch, 0);
-            let ty = TensorType::u8([self.batch, c, h, w]);
+            bytes.resize(image * images, 0);
+            let ty = TensorType::u8([images, c, h, w]);
             self.backend
                 .write(IMAGES, &Array::bytes(ty, bytes.into()))?;
-            self.backend.run(self.program, &[Step::default()])?;
-            let rows = self.backend.read(LOGITS)?;
-            let rows = rows
-                .f()
-                .chunks_exact(self.classes)
-                .take(chunk.len() / image);
+            let steps = [Step::default()];
+            let len = found * self.classes;
+            let ticket = self.backend.run_and_read(program, &steps, LOGITS, len)?;
+            let rows = self.backend.take(ticket, true)?;
+            let rows = rows.ok_or_else(|| Error::Runtime("the logits were lost".into()))?;
+            let rows = rows.f().chunks_exact(self.classes);
             logits.extend(rows.map(|row| row.iter().map(|x| *x as f32).collect()));
         }
         Ok(logits)
@@ -112,23 +152,36 @@ impl Predictor {
     }
 }
 
-/// Bytes to logits, `batch` images at a time.
-fn inference_graph(model: &Model, arenas: [&Arena; 2], batch: usize) -> Result<Graph> {
-    let [c, h, w] = model.input();
+/// Bytes to logits; `sizes` as for [`images_value`].
+fn inference_graph(
+    model: &Model,
+    arenas: [&Arena; 2],
+    sizes: [usize; 2],
+    int8: Option<&Int8>,
+) -> Result<Graph> {
     let mut graph = Graph::new();
+    let images = images_value(&mut graph, model, sizes)?;
+    let (values, _) = weight_values(&mut graph, arenas[0], arenas[1])?;
+    let logits = model.lower(&mut graph, &values, images, Mode::Inference)?;
+    let target = graph.state(LOGITS, TensorType::f32([sizes[0], model.classes()]));
+    graph.store(logits, target)?;
+    if let Some(int8) = int8 {
+        int8::rewrite(&mut graph, int8)?;
+    }
+    Ok(graph.optimized())
+}
+
+/// A batch of normalised images, of `room` that the state holds.
+fn images_value(graph: &mut Graph, model: &Model, [batch, room]: [usize; 2]) -> Result<Value> {
+    let [c, h, w] = model.input();
     graph.set_layer("input");
     let order = graph.state(ORDER, TensorType::u32([batch]));
-    let images = graph.state(IMAGES, TensorType::u8([batch, c, h, w]));
+    let images = graph.state(IMAGES, TensorType::u8([room, c, h, w]));
     let gather = GatherImages {
         batch,
         normalization: model.normalization().clone(),
     };
-    let images = graph.add1(Box::new(gather), &[order, images])?;
-    let (values, _) = weight_values(&mut graph, arenas[0], arenas[1])?;
-    let logits = model.lower(&mut graph, &values, images, Mode::Inference)?;
-    let target = graph.state(LOGITS, TensorType::f32([batch, model.classes()]));
-    graph.store(logits, target)?;
-    Ok(graph.optimized())
+    graph.add1(Box::new(gather), &[order, images])
 }
 
 /// Softmax of a row of logits.
@@ -140,6 +193,14 @@ pub fn probabilities(logits: &[f32]) -> Vec<f64> {
         .collect();
     let sum: f64 = powers.iter().sum();
     powers.into_iter().map(|p| p / sum).collect()
+}
+
+/// The indices of the `n` largest probabilities, the largest first; of equal ones the first.
+pub fn top(probabilities: &[f64], n: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..probabilities.len()).collect();
+    order.sort_by(|a, b| probabilities[*b].total_cmp(&probabilities[*a]));
+    order.truncate(n);
+    order
 }
 
 /// The index of the largest logit; of equal ones the first.

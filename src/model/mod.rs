@@ -254,6 +254,30 @@ impl Model {
         &self.parameters
     }
 
+    /// This model with other layers in the places of its own, of the same names and inputs.
+    ///
+    /// # Errors
+    /// If the new layers do not fit together.
+    pub fn map_layers(&self, change: impl Fn(&NamedLayer) -> Layer) -> Result<Self> {
+        let layers = self.layers.iter().map(|named| NamedLayer {
+            layer: change(named),
+            ..named.clone()
+        });
+        self.with_layers(layers.collect())
+    }
+
+    /// This model with other layers.
+    ///
+    /// # Errors
+    /// If they do not fit together.
+    pub fn with_layers(&self, layers: Vec<NamedLayer>) -> Result<Self> {
+        let mut builder = ModelBuilder::new(self.name.clone(), self.input)
+            .normalization(self.normalization.clone())
+            .training(self.training.clone());
+        builder.layers = layers;
+        builder.build()
+    }
+
     /// Numbers that training changes.
     pub fn parameter_count(&self) -> usize {
         let trainable = self.parameters.iter().filter(|p| p.trainable);

@@ -23,6 +23,7 @@ pub mod dropout;
 pub mod elementwise_loss;
 pub mod fill;
 mod gemm;
+pub mod int8;
 mod lanes;
 pub mod matmul;
 pub mod metrics;
@@ -277,6 +278,7 @@ pub fn registry() -> Vec<Entry> {
         dropout::ENTRIES,
         elementwise_loss::ENTRIES,
         fill::ENTRIES,
+        int8::ENTRIES,
         matmul::ENTRIES,
         metrics::ENTRIES,
         optimizer::ENTRIES,

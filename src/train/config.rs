@@ -3,6 +3,7 @@
 use super::method::{LayerRates, Method, class_weights};
 use super::monitor::Monitor;
 use super::schedule::{Policy, Schedule};
+use crate::compress;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::ops::augment::Augmentation;
@@ -78,6 +79,13 @@ pub struct Config {
     /// How training images are changed at random: a list such as `flip,crop=4`, see
     /// [`Augmentation`]. Not at all, by default.
     pub augment: Option<String>,
+    /// The share of each weight that training makes zero, the smallest magnitudes, for a
+    /// sparse model. None, by default.
+    pub prune_to: Option<f64>,
+    /// The share of the training in which the zeros rise to that, see
+    /// [`compress::Schedule`](crate::compress::Schedule): 0.75; with 0 all at once, before
+    /// the first step.
+    pub prune_over: f64,
     /// Seed of initial weights, shuffling, augmentation and dropout.
     pub seed: u32,
     /// The device that was asked for: auto, cpu, or part of a name.
@@ -126,6 +134,8 @@ impl Default for Config {
             label_smoothing: 0.0,
             class_weights: None,
             augment: None,
+            prune_to: None,
+            prune_over: 0.75,
             seed: 0,
             device: "auto".into(),
             limit: None,
@@ -232,6 +242,12 @@ impl Config {
         Ok(Schedule::new(policy, rate, warmup, self.epochs, updates))
     }
 
+    /// How zeros rise in a training of `steps` steps in all, where it prunes.
+    pub fn pruning(&self, steps: usize) -> Option<compress::Schedule> {
+        let end = (self.prune_over * steps as f64) as u32;
+        self.prune_to.map(|to| compress::Schedule { to, end })
+    }
+
     /// What tells whether training gets better.
     ///
     /// # Errors
@@ -256,6 +272,7 @@ impl Config {
             ema: self.ema,
             accumulate: self.accumulate,
             augmentation: self.augmentation()?,
+            prunes: self.prune_to.is_some(),
             clip: match self.clip_norm {
                 Some(most) => Some(Clip::Norm(most)),
                 None => self.clip_value.map(Clip::Value),
@@ -330,6 +347,15 @@ impl Config {
             let problem = "--clip-norm and --clip-value exclude each other; give one";
             return Err(Error::Usage(problem.into()));
         }
+        let to = self.prune_to.unwrap_or(0.5);
+        require("--prune-to", to > 0.0 && to < 1.0, "between 0 and 1", to)?;
+        let over = self.prune_over;
+        require(
+            "--prune-over",
+            (0.0..=1.0).contains(&over),
+            "from 0 to 1",
+            over,
+        )?;
         let smoothing = self.label_smoothing;
         let fine = (0.0..1.0).contains(&smoothing);
         require(

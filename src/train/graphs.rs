@@ -4,6 +4,7 @@ use super::feed::{self, Metrics};
 use super::method::Method;
 use super::weights::{PARAMETERS, STATISTICS, Weights, arenas, upload_as, upload_weights};
 use super::weights::{values_in, weight_values};
+use crate::compress;
 use crate::error::Result;
 use crate::graph::{Arena, Backend, Graph, Part};
 use crate::model::{Mode, Model};
@@ -30,6 +31,8 @@ const ACCUMULATED: &str = "accumulated";
 const AVERAGES: [&str; 2] = ["average.parameters", "average.statistics"];
 /// What mixup and CutMix draw an image's share from.
 const MIX_SHARES: &str = "mix_shares";
+/// Zeros where the parameters are held at zero, ones elsewhere.
+const MASK: &str = "mask";
 const CLASS_WEIGHTS: &str = "class_weights";
 /// The weight decay of each block of parameters and the factor of its learning rate.
 const GROUPS: &str = "parameter_groups";
@@ -189,9 +192,15 @@ impl<'a> Graphs<'a> {
     /// averages.
     fn add_update(&self, graph: &mut Graph, gradients: Value, scale: f64) -> Result<()> {
         self.add_optimizer(graph, gradients, scale)?;
+        if self.method.prunes {
+            self.run_along(graph, PARAMETERS, MASK, Running::Mask)?;
+        }
         if let Some(decay) = self.method.ema {
             for (average, new) in AVERAGES.into_iter().zip([PARAMETERS, STATISTICS]) {
                 self.run_along(graph, average, new, Running::Average { decay })?;
+            }
+            if self.method.prunes {
+                self.run_along(graph, AVERAGES[0], MASK, Running::Mask)?;
             }
         }
         Ok(())
@@ -298,6 +307,11 @@ impl<'a> Graphs<'a> {
             upload_as(backend, self.results(), weights)?;
         }
         let ty = self.parameters.ty();
+        if self.method.prunes && !self.parameters.is_empty() {
+            let ones = vec![1.0; self.parameters.len()];
+            backend.create(MASK, &ty)?;
+            backend.write(MASK, &Array::float(ty.clone(), ones))?;
+        }
         backend.create(GRADIENTS, &ty)?;
         if self.method.accumulate > 1 {
             backend.create(ACCUMULATED, &ty)?;
@@ -334,8 +348,33 @@ impl<'a> Graphs<'a> {
         if self.method.accumulate > 1 {
             states.push((ACCUMULATED.to_owned(), self.parameters.ty()));
         }
+        if self.method.prunes {
+            states.push((MASK.to_owned(), self.parameters.ty()));
+        }
         states.retain(|(_, ty)| !ty.shape.is_empty());
         states
+    }
+
+    /// Makes the share `sparsity` of each weight zero, the smallest magnitudes, and keeps it
+    /// that from now on.
+    pub(super) fn prune(&self, backend: &mut dyn Backend, sparsity: f64) -> Result<()> {
+        if self.parameters.is_empty() {
+            return Ok(());
+        }
+        let read = |backend: &mut dyn Backend, state| {
+            let parts = self.parameters.unpack(&backend.read(state)?)?;
+            Ok(parts.into_iter().collect::<Weights>())
+        };
+        let pack = |tensors: &Weights| self.parameters.pack(|part| Ok(&tensors[&part.name]));
+        let parameters = read(backend, PARAMETERS)?;
+        let mask = compress::mask(&parameters, sparsity);
+        backend.write(MASK, &pack(&mask)?)?;
+        backend.write(PARAMETERS, &pack(&compress::masked(&parameters, &mask))?)?;
+        if self.method.ema.is_some() {
+            let averages = read(backend, AVERAGES[0])?;
+            backend.write(AVERAGES[0], &pack(&compress::masked(&averages, &mask))?)?;
+        }
+        Ok(())
     }
 
     /// Reads all weights back; their averages, where they are averaged.

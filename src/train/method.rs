@@ -30,6 +30,8 @@ pub struct Method {
     pub ema: Option<f64>,
     /// Batches whose gradients are put together for an update.
     pub accumulate: usize,
+    /// Whether a mask holds weights at zero.
+    pub prunes: bool,
 }
 
 impl From<Optimizer> for Method {
@@ -45,6 +47,7 @@ impl From<Optimizer> for Method {
             clip: None,
             ema: None,
             accumulate: 1,
+            prunes: false,
         }
     }
 }

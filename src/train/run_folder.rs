@@ -2,6 +2,7 @@
 
 use super::{Checkpoint, Config, Weights};
 use crate::error::{Error, Result};
+use crate::formats::safetensors::Int8Scales;
 use crate::formats::{atomic, safetensors};
 use crate::model::Model;
 use serde::{Deserialize, Serialize};
@@ -190,6 +191,49 @@ impl RunFolder {
         let path = self.path.join(HISTORY);
         let text = to_csv(&self.history, &path)?;
         atomic::write(&path, |w| w.write_all(text.as_bytes()))
+    }
+
+    /// Writes weights that no epoch of this run made.
+    ///
+    /// # Errors
+    /// If the file cannot be written; the old one stays as it was.
+    pub fn save_weights(&self, weights: &Weights) -> Result<()> {
+        safetensors::save(&self.path.join(WEIGHTS), weights, &BTreeMap::new())
+    }
+
+    /// Writes weights with those of some layers in eight bits.
+    ///
+    /// # Errors
+    /// If the file cannot be written; the old one stays as it was.
+    pub fn save_int8(&self, weights: &Weights, int8: &BTreeMap<String, Int8Scales>) -> Result<()> {
+        safetensors::save_int8(&self.path.join(WEIGHTS), weights, int8)
+    }
+
+    /// Writes weights as f16.
+    ///
+    /// # Errors
+    /// If the file cannot be written; the old one stays as it was.
+    pub fn save_f16(&self, weights: &Weights) -> Result<()> {
+        safetensors::save_f16(&self.path.join(WEIGHTS), weights)
+    }
+
+    /// The layers that run in eight bits, where `gpucnn quantize` made the run.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the weights' file.
+    pub fn int8(&self) -> Result<Option<BTreeMap<String, Int8Scales>>> {
+        let found = safetensors::load_int8(&self.path.join(WEIGHTS))?;
+        Ok((!found.is_empty()).then_some(found))
+    }
+
+    /// Bytes of the weights' file.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn weight_bytes(&self, best: bool) -> Result<u64> {
+        let path = self.path.join(if best { BEST } else { WEIGHTS });
+        let found = std::fs::metadata(&path).map_err(|e| Error::io(&path, "read", e))?;
+        Ok(found.len())
     }
 
     /// Writes a checkpoint, then removes all but the last `keep` up to it.

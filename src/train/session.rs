@@ -6,6 +6,7 @@ use super::graphs::{EVAL_BATCH, Graphs, MAX_STEPS, METRICS};
 use super::pace::Pace;
 use super::schedule::Schedule;
 use super::{Callbacks, Checkpoint, Config, Event, HistoryRow, Position, Weights};
+use crate::compress;
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::gpu::executor::Counters;
@@ -30,6 +31,7 @@ pub struct Session<'a> {
     validation: Option<Part>,
     programs: Programs,
     schedule: Schedule,
+    pruning: Option<compress::Schedule>,
     steps_taken: u32,
     pace: Pace,
     steady: Counters,
@@ -135,6 +137,8 @@ impl<'a> Session<'a> {
         let programs = Programs::new(&graphs, config, &train, validation.as_ref(), &mut *backend)?;
         let group = config.batch_size * config.accumulate;
         let schedule = config.schedule(train.len.div_ceil(group))?;
+        let steps = train.len.div_ceil(config.batch_size) * config.epochs;
+        let pruning = config.pruning(steps);
         Ok(Self {
             model,
             config,
@@ -145,6 +149,7 @@ impl<'a> Session<'a> {
             validation,
             programs,
             schedule,
+            pruning,
             steps_taken: 0,
             pace: Pace::new(MAX_STEPS),
             steady: Counters::default(),
@@ -266,6 +271,12 @@ impl<'a> Session<'a> {
     }
 
     fn submit_training(&mut self, first: usize) -> Result<InFlight> {
+        if let Some(sparsity) = self.pruning.and_then(|p| p.due(self.steps_taken)) {
+            self.graphs.prune(&mut *self.backend, sparsity)?;
+        }
+        let until_change = self
+            .pruning
+            .and_then(|p| p.steps_until_change(self.steps_taken));
         let batch = self.config.batch_size;
         let whole = (self.train.len - first) / batch;
         let (program, count, size) = match (whole, self.programs.rest) {
@@ -277,6 +288,7 @@ impl<'a> Session<'a> {
                     Some(_) => group - first / batch % group,
                     None => whole,
                 };
+                let most = most.min(until_change.map_or(whole, |n| n as usize));
                 let count = whole.min(most).min(self.pace.steps());
                 (self.programs.train, count, batch)
             }

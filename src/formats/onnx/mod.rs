@@ -5,4 +5,4 @@ mod export;
 pub mod proto;
 mod write;
 
-pub use export::{CLASSES, NORMALIZATION, OPSET, Options, export};
+pub use export::{CLASSES, NORMALIZATION, OPSET, Options, export, export_int8};

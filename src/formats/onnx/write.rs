@@ -84,6 +84,12 @@ pub(super) fn integers(name: &str, data: &[i64]) -> TensorProto {
     tensor(name, &[data.len()], data_type::INT64, bytes)
 }
 
+/// A constant of signed bytes.
+pub(super) fn bytes(name: &str, dims: &[usize], data: Vec<i8>) -> TensorProto {
+    let bytes = data.into_iter().map(|b| b as u8).collect();
+    tensor(name, dims, data_type::INT8, bytes)
+}
+
 fn tensor(name: &str, dims: &[usize], data_type: i32, bytes: Vec<u8>) -> TensorProto {
     TensorProto {
         name: name.into(),

@@ -28,12 +28,15 @@ pub enum Running {
         /// The share of the old average, once there are enough steps.
         decay: f64,
     },
+    /// `r = 0` where `x = 0`, else `r`: a mask.
+    Mask,
 }
 
 impl Running {
     /// The share of the old value that is taken away, and the factor of the new one.
     fn shares(self, step: &Step) -> [f64; 2] {
         match self {
+            Self::Mask => [0.0, 0.0],
             Self::Sum { weight } => [0.0, weight],
             Self::Average { decay } => {
                 let t = f64::from(step.number);
@@ -63,6 +66,9 @@ impl Op for Running {
     fn reference(&self, io: Reference<'_>) {
         let [lost, gained] = self.shares(io.step);
         for (r, x) in io.updates[0].f_mut().iter_mut().zip(io.inputs[1].f()) {
+            if *self == Self::Mask && *x == 0.0 {
+                *r = 0.0;
+            }
             *r += gained * x - lost * *r;
         }
     }
@@ -73,6 +79,7 @@ impl Op for Running {
             .set("VEC4S", vec4s)
             .set("WORKGROUP", WORKGROUP);
         let kernel = match *self {
+            Self::Mask => kernel.set("MASK", true),
             Self::Sum { weight } => kernel.set("WEIGHT", weight),
             Self::Average { decay } => kernel
                 .set("AVERAGE", true)
@@ -92,17 +99,23 @@ impl Op for Running {
 }
 
 pub(super) fn sample(draw: &mut Draw) -> Sample {
-    let op = match draw.coin() {
-        true => Running::Sum {
+    let op = match draw.int(0, 2) {
+        0 => Running::Sum {
             weight: draw.float(0.1, 1.0),
         },
         // At step 3, (1 + t) / (10 + t) = 4/13 lies between.
-        false => Running::Average {
+        1 => Running::Average {
             decay: draw.pick(&[0.1, 0.999]),
         },
+        _ => Running::Mask,
     };
     let ty = TensorType::f32([draw.int(1, 400)]);
-    let inputs = vec![(ty.clone(), Fill::UNIT), (ty, Fill::UNIT)];
+    let new = match op {
+        // A third of them zero.
+        Running::Mask => Fill::Levels(3),
+        _ => Fill::UNIT,
+    };
+    let inputs = vec![(ty.clone(), Fill::UNIT), (ty, new)];
     // A handful of roundings, and a division of 2.5 ULP.
     Sample::new(op, inputs, Tolerance::sum(4, 1.0)).without_gradient()
 }

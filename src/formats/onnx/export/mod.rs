@@ -6,16 +6,16 @@
 mod ops;
 
 use super::proto::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
-use super::write::{batched, floats, node, with};
+use super::write::{batched, bytes, floats, node, with};
 use crate::error::{Error, Result};
-use crate::formats::safetensors::Tensors;
-use crate::graph::{Graph, Origin};
+use crate::formats::safetensors::{Int8Scales, Tensors};
+use crate::graph::{Graph, Node, Origin};
 use crate::model::{INPUT, Model};
 use crate::ops::batch::Normalization;
 use crate::ops::{Builder, Value};
 use ops::Place;
 use prost::Message;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The version of ONNX's operators that files are written in: the first with
 /// `LayerNormalization`, and old enough for every runtime of the last years. What came later
@@ -59,8 +59,24 @@ pub fn export(
     classes: &[String],
     options: Options,
 ) -> Result<Vec<u8>> {
+    export_int8(model, weights, &Int8::new(), classes, options)
+}
+
+/// As [`export`], with the layers of `int8` in eight bits: their inputs pass through
+/// `QuantizeLinear` and `DequantizeLinear`, their weights are signed bytes with one step a
+/// filter and `DequantizeLinear` behind them. Runtimes fuse these into integer operators.
+///
+/// # Errors
+/// As [`export`].
+pub fn export_int8(
+    model: &Model,
+    weights: &Tensors,
+    int8: &Int8,
+    classes: &[String],
+    options: Options,
+) -> Result<Vec<u8>> {
     model.check_weights(weights, "weights")?;
-    let graph = Exporter::new(model, weights)?.run(options)?;
+    let graph = Exporter::new(model, weights, int8)?.run(options)?;
     let file = ModelProto {
         ir_version: IR_VERSION,
         opset_import: vec![OperatorSetIdProto {
@@ -95,10 +111,14 @@ fn as_json(normalization: &Normalization) -> serde_json::Value {
     serde_json::json!({"scale": scale, "mean": mean, "std": std})
 }
 
+/// The steps of the layers in eight bits, by name.
+type Int8 = BTreeMap<String, Int8Scales>;
+
 /// A model on its way into a file.
 struct Exporter<'a> {
     model: &'a Model,
     weights: &'a Tensors,
+    int8: &'a Int8,
     /// The model's ops for one image and for two: what differs is the batch.
     graphs: [Graph; 2],
     images: Value,
@@ -110,12 +130,13 @@ struct Exporter<'a> {
 }
 
 impl<'a> Exporter<'a> {
-    fn new(model: &'a Model, weights: &'a Tensors) -> Result<Self> {
+    fn new(model: &'a Model, weights: &'a Tensors, int8: &'a Int8) -> Result<Self> {
         let (one, outputs) = model.inference_graph(1)?;
         let (two, _) = model.inference_graph(2)?;
         let mut exporter = Self {
             model,
             weights,
+            int8,
             graphs: [one, two],
             images: outputs[0],
             result: outputs[outputs.len() - 1],
@@ -242,6 +263,63 @@ impl<'a> Exporter<'a> {
         Ok(name.clone())
     }
 
+    /// What a convolution or product in eight bits reads.
+    fn quantized(&mut self, from: &Node, scales: &Int8Scales) -> Result<Vec<String>> {
+        let layer = &from.layer;
+        let weight_name = format!("{layer}.weight");
+        let weight = self.weights.get(&weight_name);
+        let weight = weight.ok_or_else(|| Error::shape(&weight_name, "the weight is missing"))?;
+        let x = self.value(from.inputs[0])?;
+        let one = [
+            floats(&format!("{layer}.input_scale"), &[], &[scales.input]),
+            bytes(&format!("{layer}.input_zero"), &[], vec![0]),
+        ];
+        let filters = scales.weights.len();
+        let row = (weight.data().len() / filters.max(1)).max(1);
+        let rows = weight.data().chunks_exact(row).zip(&scales.weights);
+        let quantized = rows.flat_map(|(row, step)| {
+            let number = move |w: &f32| (w / step).round_ties_even().clamp(-127.0, 127.0) as i8;
+            row.iter().map(number)
+        });
+        let each = [
+            bytes(&weight_name, weight.shape().dims(), quantized.collect()),
+            floats(
+                &format!("{layer}.weight_scale"),
+                &[filters],
+                &scales.weights,
+            ),
+            bytes(
+                &format!("{layer}.weight_zero"),
+                &[filters],
+                vec![0; filters],
+            ),
+        ];
+        let names: Vec<String> = one.iter().chain(&each).map(|t| t.name.clone()).collect();
+        let [scale, zero, weight, weight_scale, weight_zero] = names.try_into().expect("five");
+        self.file.initializer.extend(one.into_iter().chain(each));
+        let [q, x_out, w_out] = ["input_quantized", "input_dequantized", "weight_dequantized"]
+            .map(|role| format!("{layer}/{role}"));
+        let steps = [
+            node("QuantizeLinear", vec![x, scale.clone(), zero.clone()], &q),
+            node("DequantizeLinear", vec![q.clone(), scale, zero], &x_out),
+            with(
+                node(
+                    "DequantizeLinear",
+                    vec![weight, weight_scale, weight_zero],
+                    &w_out,
+                ),
+                "axis",
+                0,
+            ),
+        ];
+        self.file.node.extend(steps);
+        let mut inputs = vec![x_out, w_out];
+        for value in &from.inputs[2..] {
+            inputs.push(self.value(*value)?);
+        }
+        Ok(inputs)
+    }
+
     /// Writes the node `at`, and with it the next where both are one operator. Returns how
     /// many were written: none where ONNX has no operators for it.
     fn node(&mut self, at: usize) -> Result<usize> {
@@ -259,8 +337,17 @@ impl<'a> Exporter<'a> {
         let output = node.outputs[0];
         let shapes = |value: Value| [0, 1].map(|i| self.graphs[i].ty(value).shape.clone());
         let (from, to) = (shapes(node.inputs[0]), shapes(output));
-        let inputs = node.inputs.iter().map(|v| self.value(*v));
-        let inputs: Vec<String> = inputs.collect::<Result<_>>()?;
+        let inputs = match self
+            .int8
+            .get(&node.layer)
+            .filter(|_| ops::has_weight(&*node.op))
+        {
+            Some(scales) => self.quantized(&node, scales)?,
+            None => {
+                let inputs = node.inputs.iter().map(|v| self.value(*v));
+                inputs.collect::<Result<_>>()?
+            }
+        };
         let output = match self.names.get(&output) {
             Some(name) => name.clone(),
             None => self.name(output, &format!("{}/{}", node.layer, node.op.name())),

@@ -73,6 +73,11 @@ pub(super) fn is_gemm(product: &dyn Op, next: &dyn Op) -> bool {
     product.downcast::<MatMul>().is_some() && next.downcast::<BiasAdd>().is_some()
 }
 
+/// Whether an op reads a weight that may be in eight bits.
+pub(super) fn has_weight(op: &dyn Op) -> bool {
+    op.downcast::<MatMul>().is_some() || op.downcast::<Conv2d>().is_some()
+}
+
 /// Writes an op; false where ONNX has no operators for it.
 pub(super) fn write(op: &dyn Op, mut place: Place<'_>) -> bool {
     let place = &mut place;

@@ -1,0 +1,138 @@
+//! A graph as a list of dispatches for a device that need not be there: what the web export
+//! writes down.
+
+use super::memory::{Home, Place};
+use super::{Graph, MemoryPlan, Node};
+use crate::error::{Error, Result};
+use crate::gpu::kernel::{Arg, Dispatch, GROUPS_X, Launch};
+use crate::gpu::pipeline::{Binding, match_bindings, reflect};
+use crate::gpu::profile::Profile;
+use crate::ops::{LaunchContext, Step};
+
+/// Most storage buffers that WebGPU guarantees a shader.
+const STORAGE_BUFFERS: usize = 8;
+
+/// All that runs when a graph does, and the memory it takes turns in.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// Bytes of each slot.
+    pub slots: Vec<u64>,
+    /// The dispatches, in order.
+    pub dispatches: Vec<Listed>,
+}
+
+/// A dispatch with its bindings resolved.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// The layer it belongs to.
+    pub layer: String,
+    /// The op.
+    pub op: &'static str,
+    /// The shader's file below `shaders/`.
+    pub kernel: &'static str,
+    /// The specialised shader, with the entry point `main`.
+    pub wgsl: String,
+    /// Workgroups in x, y and z.
+    pub workgroups: [u32; 3],
+    /// Each binding of the shader and what it refers to.
+    pub bindings: Vec<(Binding, Place)>,
+}
+
+impl Graph {
+    /// The dispatches of this graph on a device of a profile.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where the profile's or WebGPU's limits do not allow it.
+    pub fn listing(&self, profile: &Profile) -> Result<Listing> {
+        let launches = self
+            .nodes()
+            .iter()
+            .map(|node| self.launch(node, profile))
+            .collect::<Result<Vec<_>>>()?;
+        let scratch: Vec<_> = launches.iter().map(|l| l.scratch.clone()).collect();
+        let memory = MemoryPlan::new(self, &scratch);
+        let mut dispatches = Vec::new();
+        for (index, node) in self.nodes().iter().enumerate() {
+            for dispatch in &launches[index].dispatches {
+                let place = |arg| match arg {
+                    Arg::Input(i) => memory.place(self, node.inputs[i]),
+                    Arg::Output(i) => memory.place(self, node.outputs[i]),
+                    Arg::Scratch(i) => Place {
+                        home: Home::Slot(memory.scratch[index][i]),
+                        offset: 0,
+                        bytes: scratch[index][i],
+                    },
+                    Arg::Step => Place {
+                        home: Home::Step,
+                        offset: 0,
+                        bytes: Step::BYTES as u64,
+                    },
+                };
+                dispatches.push(listed(node, dispatch, profile, place)?);
+            }
+        }
+        Ok(Listing {
+            slots: memory.slots.iter().map(|s| s.bytes).collect(),
+            dispatches,
+        })
+    }
+
+    fn launch(&self, node: &Node, profile: &Profile) -> Result<Launch> {
+        if node.op.alias().is_some() {
+            return Ok(Launch::default());
+        }
+        node.op.launch(LaunchContext {
+            profile,
+            inputs: &self.types(&node.inputs),
+            outputs: &self.types(&node.outputs),
+        })
+    }
+}
+
+fn listed(
+    node: &Node,
+    dispatch: &Dispatch,
+    profile: &Profile,
+    place: impl Fn(Arg) -> Place,
+) -> Result<Listed> {
+    let kernel = dispatch.kernel.path();
+    let wgsl = dispatch.kernel.wgsl()?;
+    let module = naga::front::wgsl::parse_str(&wgsl)
+        .map_err(|e| Error::shader(kernel, e.emit_to_string_with_path(&wgsl, kernel)))?;
+    let bindings = reflect(kernel, &module)?;
+    let args = match_bindings(dispatch, &bindings, node.op.updates())?;
+    let places: Vec<Place> = args.into_iter().map(place).collect();
+    let limit = |what: &str, needed: u64, limit_name, limit, unit| match needed > limit {
+        true => Err(Error::Limit {
+            what: format!("{} ({kernel}): {what}", node.label()),
+            needed,
+            limit_name,
+            limit,
+            unit,
+        }),
+        false => Ok(()),
+    };
+    let most = dispatch.workgroups.into_iter().max().unwrap_or(0);
+    let name = "max_compute_workgroups_per_dimension";
+    limit("the grid", most.into(), name, GROUPS_X.into(), "workgroups")?;
+    let name = "max_storage_buffers_per_shader_stage";
+    let storage = places.iter().filter(|p| p.home != Home::Step).count();
+    limit(
+        "the shader",
+        storage as u64,
+        name,
+        STORAGE_BUFFERS as u64,
+        "buffers",
+    )?;
+    let name = "max_storage_buffer_binding_size";
+    let largest = places.iter().map(|p| p.bytes).max().unwrap_or(0);
+    limit("a tensor", largest, name, profile.max_binding, "bytes")?;
+    Ok(Listed {
+        layer: node.layer.clone(),
+        op: node.op.name(),
+        kernel,
+        wgsl,
+        workgroups: dispatch.workgroups,
+        bindings: bindings.into_iter().zip(places).collect(),
+    })
+}
