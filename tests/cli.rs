@@ -489,6 +489,30 @@ fn bench_measures_compares_and_draws() {
 }
 
 #[test]
+fn bench_draws_speed_against_batch_and_width() {
+    let files = Files::new();
+    let model = files.model();
+    let places = ["--batch-size", "2", "--most", "2"];
+    let scaling = ["bench", "--model", &model, "--scaling", "scaling.svg"];
+    let lines = run_json(&files, &[&scaling[..], &places].concat());
+    let points = events(&lines, "scaling");
+    assert_eq!(points.len(), lines.len());
+    let places: Vec<_> = points
+        .iter()
+        .map(|p| (number(p, "batch"), number(p, "width")))
+        .collect();
+    let widths = [0.25, 0.5, 2.0, 4.0].map(|width| (2.0, width));
+    assert_eq!(places[..2], [(1.0, 1.0), (2.0, 1.0)]);
+    assert_eq!(places[2..], widths);
+    assert!(points.iter().all(|p| number(p, "images_per_s") > 0.0));
+    let wider = |pair: &[&Value]| number(pair[0], "parameters") < number(pair[1], "parameters");
+    assert!(points[2..].windows(2).all(wider));
+    let picture = std::fs::read_to_string(files.path("scaling.svg")).unwrap();
+    // Two batches on the left, five widths on the right.
+    assert_eq!(picture.matches("<circle").count(), 7);
+}
+
+#[test]
 fn export_writes_the_model_in_other_formats() {
     let files = Files::new();
     train(&files, &["--epochs", "1"]);

@@ -5,7 +5,8 @@
 //! * validates with no more than the profile's capabilities, and translates to SPIR-V,
 //!   MSL and HLSL;
 //! * has exactly the bindings its launch names, of the tensors' element types;
-//! * stays within WebGPU's default limits.
+//! * stays within WebGPU's default limits;
+//! * still holds where the loader turns bindings into textures.
 //!
 //! The same holds for every kernel of the presets' training and evaluation.
 
@@ -368,6 +369,7 @@ fn check_launch(
             for checks in [true, false] {
                 translate(&module, &info, capabilities, checks).map_err(located)?;
             }
+            check_texels(dispatch, capabilities, updates).map_err(located)?;
             module
         } else {
             naga::front::wgsl::parse_str(&source)
@@ -376,6 +378,23 @@ fn check_launch(
         check_dispatch(dispatch, &module, updates, tensors).map_err(located)?;
     }
     Ok(())
+}
+
+/// The same kernel with every binding it can read as texels read so.
+fn check_texels(dispatch: &Dispatch, capabilities: Capabilities, updates: &[usize]) -> Outcome {
+    let path = dispatch.kernel.path();
+    let source = dispatch.kernel.wgsl_with_texels(&|_| true);
+    let source = source.map_err(|e| e.to_string())?;
+    let (module, info) = validated(path, &source, capabilities)?;
+    translate(&module, &info, capabilities, false)?;
+    let bindings = reflect(path, &module).map_err(|e| e.to_string())?;
+    let args = match_bindings(dispatch, &bindings, updates).map_err(|e| e.to_string())?;
+    let texels = bindings.iter().zip(&args);
+    let textures = texels.filter(|(b, _)| matches!(b.access, Access::Texel(_)));
+    match textures.count() > STORAGE_BUFFERS {
+        true => Err(format!("more than {STORAGE_BUFFERS} textures")),
+        false => Ok(()),
+    }
 }
 
 /// The benchmark's own kernels, checked like those of an op, in f32 and in f16.

@@ -5,6 +5,7 @@ use crate::gpu::Gpu;
 use crate::gpu::executor::{Command, Range};
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
 use crate::gpu::readback::Readback;
+use crate::gpu::texels::Staging;
 use crate::shader;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -156,7 +157,9 @@ fn prepare(gpu: &Gpu, launch: &Launch) -> Result<(Command, Vec<wgpu::Buffer>)> {
         },
         other => unreachable!("{other:?} in a benchmark"),
     };
-    let command = gpu.prepare("benchmark", &launch.dispatches[0], &[], 0, &resolve)?;
+    let dispatch = &launch.dispatches[0];
+    let mut staging = Staging::default();
+    let command = gpu.prepare("benchmark", dispatch, &[], 0, &resolve, &mut staging)?;
     Ok((command, buffers))
 }
 

@@ -1,6 +1,6 @@
 //! JSON lines of a benchmark, and a run against an earlier one.
 
-use super::{Ceilings, Kernel};
+use super::{Ceilings, Kernel, ScalingPoint};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -13,6 +13,8 @@ pub enum Line {
     Ceilings(Ceilings),
     /// A kernel.
     Kernel(Compared),
+    /// A batch and width, with --scaling.
+    Scaling(ScalingPoint),
 }
 
 /// A kernel with its time in an earlier run, where it was in one.
@@ -70,6 +72,7 @@ impl Earlier {
             match parsed {
                 Line::Ceilings(found) => ceilings = Some(found),
                 Line::Kernel(found) => kernels.push(found.kernel),
+                Line::Scaling(_) => {}
             }
         }
         let ceilings = ceilings.ok_or("there is no line of ceilings; was it cut short?")?;

@@ -9,10 +9,12 @@
 mod ceilings;
 mod compare;
 mod kernels;
+mod scaling;
 
 pub use ceilings::{Ceilings, Copy, launches};
 pub use compare::{Compared, Earlier, Line};
 pub use kernels::{Bound, DispatchTime, Kernel, Training, of_op};
+pub use scaling::{ScalingPoint, places};
 
 #[cfg(test)]
 pub(crate) mod tests {

@@ -1,11 +1,11 @@
 //! `gpucnn bench`
 
 use super::{output, shared};
-use gpucnn::bench::{self, Ceilings, Compared, Earlier, Kernel, Line, Training};
+use gpucnn::bench::{self, Ceilings, Compared, Earlier, Kernel, Line, ScalingPoint, Training};
 use gpucnn::formats::atomic;
 use gpucnn::model::Model;
 use gpucnn::report::bench::{self as tables, Style};
-use gpucnn::report::roofline;
+use gpucnn::report::{roofline, scaling};
 use gpucnn::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -36,6 +36,13 @@ pub struct Args {
     /// Draw a roofline
     #[arg(long, value_name = "FILE.svg")]
     roofline: Option<PathBuf>,
+    /// Draw images/s against batch (1 to 1024) and width (a quarter to four times, at
+    /// --batch-size), and measure nothing else
+    #[arg(long, value_name = "FILE.svg", conflicts_with_all = ["op", "repeats", "compare", "roofline", "markdown"])]
+    scaling: Option<PathBuf>,
+    /// Largest batch of --scaling
+    #[arg(long, value_name = "N", default_value_t = 1024, requires = "scaling")]
+    most: usize,
     /// One JSON object a line on standard output
     #[arg(long, conflicts_with = "markdown")]
     json: bool,
@@ -58,6 +65,9 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let training = |name: &String| Training::new(Model::load(name)?, args.batch_size);
     let trainings: Vec<_> = names.iter().map(training).collect::<Result<_>>()?;
+    if let Some(path) = &args.scaling {
+        return scale(args, &names, path);
+    }
     let earlier = args.compare.as_deref().map(Earlier::load).transpose()?;
     let gpu = shared::open_gpu(&args.device)?;
     eprintln!("device: {}", gpu.describe());
@@ -111,6 +121,45 @@ fn show_kernels(args: &Args, kernels: Vec<Compared>) {
         println!("\n{mark}{}, batch {}\n", kernel.model, kernel.batch);
     }
     println!("{}", tables::kernels(&kernels, style(args)));
+}
+
+fn scale(args: &Args, names: &[String], path: &Path) -> Result<()> {
+    let models: Vec<_> = names
+        .iter()
+        .map(|n| Model::load(n))
+        .collect::<Result<_>>()?;
+    let gpu = shared::open_gpu(&args.device)?;
+    eprintln!("device: {}", gpu.describe());
+    let mut points = Vec::new();
+    for model in &models {
+        for place in bench::places(args.batch_size, args.most) {
+            let Some(point) = ScalingPoint::measure(&gpu, model, place)? else {
+                let (batch, width) = place;
+                eprintln!(
+                    "{}: batch {batch}, width {width}: too large for the device",
+                    model.name()
+                );
+                continue;
+            };
+            if args.json {
+                output::json(&Line::Scaling(point.clone()));
+            } else {
+                let ScalingPoint {
+                    model,
+                    batch,
+                    width,
+                    images_per_s,
+                    ..
+                } = &point;
+                println!("{model}  batch {batch:4}  width {width:4}  {images_per_s:9.0} images/s");
+            }
+            points.push(point);
+        }
+    }
+    let picture = scaling::svg(&gpu.describe(), &points, args.batch_size);
+    atomic::write(path, |file| file.write_all(picture.as_bytes()))?;
+    eprintln!("scaling: {}", path.display());
+    Ok(())
 }
 
 fn draw(path: &Path, ceilings: &Ceilings, kernels: &[Kernel]) -> Result<()> {

@@ -25,6 +25,9 @@ pub struct OpenOptions {
     /// How long to wait for a submission before the device is taken for hung;
     /// [`PATIENCE`] by default.
     pub patience: Option<Duration>,
+    /// Reads every operand through a texture, however small, where the device reads any
+    /// so. For tests.
+    pub stage_all: bool,
 }
 
 /// The longest wait for a submission. Training's take some tens of milliseconds, and drivers
@@ -116,12 +119,17 @@ fn profile_of(
 ) -> Profile {
     let one_size = info.subgroup_min_size == info.subgroup_max_size;
     let has_subgroups = features.contains(wgpu::Features::SUBGROUP) && one_size;
+    let kind = kind.unwrap_or(if info.device_type == wgpu::DeviceType::Cpu {
+        ProfileKind::CpuLike
+    } else {
+        ProfileKind::Gpu
+    });
     Profile {
-        kind: kind.unwrap_or(if info.device_type == wgpu::DeviceType::Cpu {
-            ProfileKind::CpuLike
-        } else {
-            ProfileKind::Gpu
-        }),
+        kind,
+        // As many textures as a kernel may bind buffers.
+        texels: kind == ProfileKind::CpuLike
+            && limits.max_storage_textures_per_shader_stage
+                >= wgpu::Limits::default().max_storage_buffers_per_shader_stage,
         subgroup_size: has_subgroups.then_some(info.subgroup_min_size),
         workgroup_memory: limits.max_compute_workgroup_storage_size,
         workgroup_invocations: limits.max_compute_invocations_per_workgroup,

@@ -2,7 +2,8 @@
 
 use super::device::Gpu;
 use super::kernel::{Arg, Dispatch};
-use super::pipeline::{Access, Pipeline, match_bindings};
+use super::pipeline::{Access, Binding, Pipeline, match_bindings};
+use super::texels::{Copy, Staging};
 use crate::error::{Error, Result};
 use std::rc::Rc;
 
@@ -33,6 +34,8 @@ pub struct Command {
     bind_group: wgpu::BindGroup,
     takes_step: bool,
     workgroups: [u32; 3],
+    /// What is copied into textures before.
+    copies: Vec<Copy>,
 }
 
 /// What went over the bus and how often the host waited.
@@ -51,6 +54,18 @@ pub struct Counters {
 }
 
 impl Command {
+    /// Whether something must be copied before the dispatch.
+    pub(crate) fn copies(&self) -> bool {
+        !self.copies.is_empty()
+    }
+
+    /// Encodes those copies.
+    pub(crate) fn encode_copies(&self, encoder: &mut wgpu::CommandEncoder) {
+        for copy in &self.copies {
+            copy.encode(encoder);
+        }
+    }
+
     /// Encodes the dispatch with the step values at `offset` bytes.
     pub(crate) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, offset: u32) {
         let offset = [offset];
@@ -110,7 +125,8 @@ impl Gpu {
 
     /// Makes a dispatch ready: compiles its pipeline, checks its bindings and
     /// limits, and builds its bind group. `resolve` gives the range of an argument;
-    /// `updates` lists the inputs that may be bound writable.
+    /// `updates` lists the inputs that may be bound writable; `staging` holds the
+    /// textures of the commands before it.
     ///
     /// # Errors
     /// [`Error::Shader`] where launch and shader disagree, [`Error::Limit`] where
@@ -122,43 +138,75 @@ impl Gpu {
         updates: &[usize],
         step_bytes: u64,
         resolve: &dyn Fn(Arg) -> Range,
+        staging: &mut Staging,
     ) -> Result<Command> {
-        let pipeline = self.pipeline(dispatch)?;
+        let pipeline = self.pipeline(dispatch, resolve)?;
         let args = match_bindings(dispatch, &pipeline.bindings, updates)?;
         self.check_bindings(label, dispatch, &pipeline)?;
-        let mut ranges = Vec::with_capacity(args.len());
-        for (binding, arg) in pipeline.bindings.iter().zip(&args) {
-            let range = resolve(*arg);
-            let size = match binding.access {
-                Access::Uniform => step_bytes,
-                _ => padded(range.bytes),
-            };
-            ranges.push((binding.index, range, size));
+        let ranges: Vec<_> = args.iter().map(|arg| resolve(*arg)).collect();
+        let bound: Vec<_> = pipeline.bindings.iter().zip(&ranges).collect();
+        let mut copies = Vec::new();
+        let mut views = Vec::new();
+        for (binding, range) in &bound {
+            if let Access::Texel(texel) = binding.access {
+                let (view, copy) = staging.texture(self, range, texel)?;
+                views.push(view);
+                copies.extend(copy);
+            }
         }
-        let entries: Vec<_> = ranges
-            .iter()
-            .map(|(index, range, size)| wgpu::BindGroupEntry {
-                binding: *index,
-                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: &range.buffer,
-                    offset: range.offset,
-                    size: std::num::NonZeroU64::new(*size),
-                }),
-            })
-            .collect();
-        let bind_group = self.scoped(label, || {
-            self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(label),
-                layout: &pipeline.layout,
-                entries: &entries,
-            })
-        })?;
+        let bind_group = self.bind(label, &pipeline, &bound, &views, step_bytes)?;
+        for (binding, range) in &bound {
+            if binding.access == Access::ReadWrite {
+                staging.written(range);
+            }
+        }
         Ok(Command {
             kernel: dispatch.kernel.path(),
             takes_step: args.contains(&Arg::Step),
             pipeline,
             bind_group,
             workgroups: dispatch.workgroups,
+            copies,
+        })
+    }
+
+    /// The bind group; `views` are those of the texels, in order.
+    fn bind(
+        &self,
+        label: &str,
+        pipeline: &Pipeline,
+        bound: &[(&Binding, &Range)],
+        views: &[wgpu::TextureView],
+        step_bytes: u64,
+    ) -> Result<wgpu::BindGroup> {
+        let mut views = views.iter();
+        let mut entries = Vec::with_capacity(bound.len());
+        for (binding, range) in bound {
+            let buffer = |bytes| {
+                wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: &range.buffer,
+                    offset: range.offset,
+                    size: std::num::NonZeroU64::new(bytes),
+                })
+            };
+            entries.push(wgpu::BindGroupEntry {
+                binding: binding.index,
+                resource: match (binding.access, views.as_slice()) {
+                    (Access::Texel(_), [view, rest @ ..]) => {
+                        views = rest.iter();
+                        wgpu::BindingResource::TextureView(view)
+                    }
+                    (Access::Uniform, _) => buffer(step_bytes),
+                    _ => buffer(padded(range.bytes)),
+                },
+            });
+        }
+        self.scoped(label, || {
+            self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(label),
+                layout: &pipeline.layout,
+                entries: &entries,
+            })
         })
     }
 
@@ -195,7 +243,8 @@ impl Gpu {
 
     fn check_bindings(&self, label: &str, dispatch: &Dispatch, pipeline: &Pipeline) -> Result<()> {
         let storage = pipeline.bindings.iter();
-        let storage = storage.filter(|b| b.access != Access::Uniform).count() as u64;
+        let is_buffer = |b: &&Binding| matches!(b.access, Access::Read | Access::ReadWrite);
+        let storage = storage.filter(is_buffer).count() as u64;
         let limit = self.device.limits().max_storage_buffers_per_shader_stage;
         let what = format!("{label} ({})", dispatch.kernel.path());
         let name = "max_storage_buffers_per_shader_stage";
@@ -209,12 +258,22 @@ impl Gpu {
         commands: &[Command],
         steps: usize,
     ) {
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        let mut pass: Option<wgpu::ComputePass<'static>> = None;
         for step in 0..steps {
             // MAX_STEPS * STEP_STRIDE fits 32 bits by far.
             let offset = (step as u64 * STEP_STRIDE) as u32;
             for command in commands {
-                command.encode(&mut pass, offset);
+                if command.copies() {
+                    // Copies go between passes.
+                    pass = None;
+                    command.encode_copies(encoder);
+                }
+                let pass = pass.get_or_insert_with(|| {
+                    encoder
+                        .begin_compute_pass(&Default::default())
+                        .forget_lifetime()
+                });
+                command.encode(pass, offset);
             }
         }
     }

@@ -15,7 +15,11 @@
 //!   closing brace at the start of a line of its own, or all on one line;
 //! * **extensions**: `enable f16;` is put before the text ([`Kernel::enable`]), for
 //!   aliases that need it.
+//!
+//! Where the device loads texels faster than buffers, bindings become textures
+//! ([`texels`]).
 
+use super::texels;
 use crate::error::{Error, Result};
 use std::fmt::Write as _;
 
@@ -121,6 +125,8 @@ pub struct Kernel {
     constants: Vec<(&'static str, Constant)>,
     aliases: Vec<(&'static str, &'static str)>,
     hooks: Vec<(&'static str, ShaderFile, &'static str)>,
+    sparse: Vec<&'static str>,
+    once: Vec<&'static str>,
 }
 
 impl Kernel {
@@ -132,6 +138,8 @@ impl Kernel {
             constants: Vec::new(),
             aliases: Vec::new(),
             hooks: Vec::new(),
+            sparse: Vec::new(),
+            once: Vec::new(),
         }
     }
 
@@ -161,6 +169,30 @@ impl Kernel {
     pub fn hook(mut self, name: &'static str, library: ShaderFile, target: &'static str) -> Self {
         self.hooks.push((name, library, target));
         self
+    }
+
+    /// Says that the kernel reads little of the binding `name`: not worth a copy of all.
+    #[must_use]
+    pub fn sparse(mut self, name: &'static str) -> Self {
+        self.sparse.push(name);
+        self
+    }
+
+    /// Says that each element of the writable binding `name` is read by the invocation
+    /// that writes it, and before it does: what the kernel reads may be a copy.
+    #[must_use]
+    pub fn read_once(mut self, name: &'static str) -> Self {
+        self.once.push(name);
+        self
+    }
+
+    /// The specialised WGSL, the bindings that `stage` picks read as texels.
+    ///
+    /// # Errors
+    /// As for [`wgsl`](Self::wgsl).
+    pub fn wgsl_with_texels(&self, stage: &dyn Fn(&str) -> bool) -> Result<String> {
+        let stage = |name: &str| !self.sparse.contains(&name) && stage(name);
+        Ok(texels::rewrite(&self.wgsl()?, &self.once, &stage))
     }
 
     /// The file, for messages.

@@ -7,5 +7,6 @@ pub mod pipeline;
 pub mod profile;
 pub mod profiler;
 pub mod readback;
+pub mod texels;
 
 pub use device::{AdapterSummary, Gpu, NO_ADAPTER, OpenOptions, adapters};

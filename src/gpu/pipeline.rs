@@ -1,7 +1,9 @@
 //! Compute pipelines: specialised, reflected, checked, cached.
 
 use super::device::Gpu;
+use super::executor::Range;
 use super::kernel::{Arg, Dispatch};
+use super::texels::{Staging, Texel};
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -15,6 +17,8 @@ pub enum Access {
     ReadWrite,
     /// `var<uniform>`
     Uniform,
+    /// A storage texture, read in a buffer's stead.
+    Texel(Texel),
 }
 
 /// One binding of a shader, by reflection.
@@ -58,6 +62,9 @@ pub fn reflect(path: &str, module: &naga::Module) -> Result<Vec<Binding>> {
                 Access::ReadWrite
             }
             naga::AddressSpace::Storage { .. } => Access::Read,
+            naga::AddressSpace::Handle if let Some(texel) = texel(module, variable) => {
+                Access::Texel(texel)
+            }
             _ => return Err(Error::shader(path, format!("{name} is not a buffer"))),
         };
         if place.group != 0 {
@@ -71,6 +78,16 @@ pub fn reflect(path: &str, module: &naga::Module) -> Result<Vec<Binding>> {
     }
     bindings.sort_by_key(|b| b.index);
     Ok(bindings)
+}
+
+fn texel(module: &naga::Module, variable: &naga::GlobalVariable) -> Option<Texel> {
+    match module.types[variable.ty].inner {
+        naga::TypeInner::Image {
+            class: naga::ImageClass::Storage { format, .. },
+            ..
+        } => Texel::of_storage(format),
+        _ => None,
+    }
 }
 
 /// Pairs each binding of the shader with what the dispatch names for it.
@@ -96,14 +113,19 @@ pub fn match_bindings(
     bindings
         .iter()
         .map(|binding| {
+            let named = match binding.access {
+                Access::Texel(_) => binding.name.trim_start_matches("before_"),
+                _ => binding.name.as_str(),
+            };
             let (_, arg) = dispatch
                 .bindings
                 .iter()
-                .find(|(name, _)| *name == binding.name)
+                .find(|(name, _)| *name == named)
                 .ok_or_else(|| fail(format!("the launch leaves {:?} unbound", binding.name)))?;
             let fits = match (arg, binding.access) {
                 (Arg::Step, access) => access == Access::Uniform,
                 (_, Access::Uniform) => false,
+                (_, Access::Texel(_)) => true,
                 (Arg::Input(i), Access::ReadWrite) => updates.contains(i),
                 _ => true,
             };
@@ -124,8 +146,19 @@ impl Gpu {
     ///
     /// # Errors
     /// [`Error::Shader`] if it does not specialise, parse or validate.
-    pub(crate) fn pipeline(&self, dispatch: &Dispatch) -> Result<Rc<Pipeline>> {
-        let source = dispatch.kernel.wgsl()?;
+    pub(crate) fn pipeline(
+        &self,
+        dispatch: &Dispatch,
+        resolve: &dyn Fn(Arg) -> Range,
+    ) -> Result<Rc<Pipeline>> {
+        let staged = |name: &str| {
+            let bound = dispatch.bindings.iter().find(|(n, _)| *n == name);
+            bound.is_some_and(|(_, arg)| Staging::pays(self, &resolve(*arg), dispatch.workgroups))
+        };
+        let source = match self.profile.texels {
+            true => dispatch.kernel.wgsl_with_texels(&staged)?,
+            false => dispatch.kernel.wgsl()?,
+        };
         if let Some(found) = self.pipelines.borrow().get(&source) {
             return Ok(found.clone());
         }
@@ -194,19 +227,24 @@ impl Gpu {
 }
 
 fn layout_entry(binding: &Binding) -> wgpu::BindGroupLayoutEntry {
-    let ty = match binding.access {
-        Access::Uniform => wgpu::BufferBindingType::Uniform,
-        access => wgpu::BufferBindingType::Storage {
-            read_only: access == Access::Read,
-        },
+    let buffer = |ty| wgpu::BindingType::Buffer {
+        ty,
+        has_dynamic_offset: binding.access == Access::Uniform,
+        min_binding_size: None,
     };
     wgpu::BindGroupLayoutEntry {
         binding: binding.index,
         visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer {
-            ty,
-            has_dynamic_offset: binding.access == Access::Uniform,
-            min_binding_size: None,
+        ty: match binding.access {
+            Access::Uniform => buffer(wgpu::BufferBindingType::Uniform),
+            Access::Texel(texel) => wgpu::BindingType::StorageTexture {
+                access: wgpu::StorageTextureAccess::ReadOnly,
+                format: texel.format,
+                view_dimension: wgpu::TextureViewDimension::D2,
+            },
+            access => buffer(wgpu::BufferBindingType::Storage {
+                read_only: access == Access::Read,
+            }),
         },
         count: None,
     }

@@ -30,6 +30,10 @@ pub struct Profile {
     /// Lanes in a subgroup, where the adapter has subgroup operations in compute
     /// shaders and states one size; `None` otherwise.
     pub subgroup_size: Option<u32>,
+    /// Whether what kernels only read is better read through textures ([`texels`]).
+    ///
+    /// [`texels`]: crate::gpu::texels
+    pub texels: bool,
     /// Bytes of workgroup memory a workgroup may use.
     pub workgroup_memory: u32,
     /// Most invocations in a workgroup.
@@ -46,6 +50,7 @@ impl Profile {
         Self {
             kind,
             subgroup_size: None,
+            texels: false,
             workgroup_memory: 16 << 10,
             workgroup_invocations: 256,
             max_binding: 128 << 20,

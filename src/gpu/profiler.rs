@@ -79,14 +79,21 @@ impl Gpu {
             let mut encoder = self.device.create_command_encoder(&Default::default());
             for (i, command) in chunk.iter().enumerate() {
                 let first = 2 * i as u32;
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                let timed = |begin, end| wgpu::ComputePassDescriptor {
                     label: None,
                     timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
                         query_set: &queries,
-                        beginning_of_pass_write_index: Some(first),
-                        end_of_pass_write_index: Some(first + 1),
+                        beginning_of_pass_write_index: begin,
+                        end_of_pass_write_index: end,
                     }),
-                });
+                };
+                // Copies are part of the dispatch, but of no pass.
+                let mut begin = Some(first);
+                if command.copies() {
+                    drop(encoder.begin_compute_pass(&timed(begin.take(), None)));
+                    command.encode_copies(&mut encoder);
+                }
+                let mut pass = encoder.begin_compute_pass(&timed(begin, Some(first + 1)));
                 command.encode(&mut pass, 0);
             }
             encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
@@ -114,6 +121,7 @@ impl Gpu {
     fn time_submission(&self, command: Option<&Command>) -> Result<f64> {
         let mut encoder = self.device.create_command_encoder(&Default::default());
         if let Some(command) = command {
+            command.encode_copies(&mut encoder);
             let mut pass = encoder.begin_compute_pass(&Default::default());
             command.encode(&mut pass, 0);
         }

@@ -8,6 +8,7 @@ use crate::gpu::Gpu;
 use crate::gpu::executor::{Command, Counters, MAX_STEPS, Range, STEP_STRIDE};
 use crate::gpu::kernel::{Arg, Launch};
 use crate::gpu::readback::Readback;
+use crate::gpu::texels::Staging;
 use crate::ops::{Array, LaunchContext, Step, Value};
 use crate::tensor::TensorType;
 use std::collections::{HashMap, VecDeque};
@@ -34,6 +35,8 @@ struct Compiled {
     commands: Vec<Command>,
     nodes: Vec<Profiled>,
     plan: MemoryPlan,
+    /// Bytes of textures that stand for buffers.
+    staged: u64,
 }
 
 /// What a profile says of a node.
@@ -270,7 +273,8 @@ impl Backend for GpuBackend {
 
     fn memory(&self) -> (u64, u64) {
         let states = self.states.values().map(|s| s.buffer.size()).sum();
-        let slots = self.programs.iter().map(|p| p.plan.bytes()).sum();
+        let slots = self.programs.iter();
+        let slots = slots.map(|p| p.plan.bytes() + p.staged).sum();
         (states, slots)
     }
 }
@@ -341,6 +345,7 @@ impl<'a> Lowering<'a> {
     fn commands(self) -> Result<Compiled> {
         let mut commands = Vec::new();
         let mut nodes = Vec::new();
+        let mut staging = Staging::default();
         for (index, node) in self.graph.nodes().iter().enumerate() {
             let mut ranges: HashMap<Arg, Range> = HashMap::new();
             for (i, value) in node.inputs.iter().enumerate() {
@@ -392,6 +397,7 @@ impl<'a> Lowering<'a> {
                     node.op.updates(),
                     Step::BYTES as u64,
                     &|arg| ranges[&arg].clone(),
+                    &mut staging,
                 )?);
             }
         }
@@ -399,6 +405,7 @@ impl<'a> Lowering<'a> {
             commands,
             nodes,
             plan: self.plan,
+            staged: staging.bytes(),
         })
     }
 

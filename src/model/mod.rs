@@ -28,6 +28,7 @@ mod presets;
 mod summary;
 mod transfer;
 mod values;
+mod widened;
 
 pub use builder::{ModelBuilder, Node};
 pub use initial::Init;

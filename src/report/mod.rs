@@ -2,5 +2,7 @@
 
 pub mod bench;
 pub mod plan;
+mod plot;
 pub mod profile;
 pub mod roofline;
+pub mod scaling;

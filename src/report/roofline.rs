@@ -1,5 +1,6 @@
 //! The roofline picture: what each kernel reaches of what the device allows it.
 
+use super::plot::{self, Axis, COLORS, escaped, grid, line, text};
 use crate::bench::{Ceilings, Kernel};
 use std::fmt::Write as _;
 
@@ -7,47 +8,6 @@ const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 600.0;
 /// Left, right, top and bottom of the plot.
 const PLOT: [f64; 4] = [70.0, 690.0, 50.0, 540.0];
-const COLORS: [&str; 6] = [
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9",
-];
-
-/// A logarithmic axis of whole decades.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Axis {
-    /// Powers of ten at its ends.
-    decades: [i32; 2],
-    /// Pixels at its ends.
-    pixels: [f64; 2],
-}
-
-impl Axis {
-    /// The axis that holds all positive values.
-    fn of(values: impl Iterator<Item = f64>, pixels: [f64; 2]) -> Self {
-        let logs = values.filter(|v| *v > 0.0 && v.is_finite()).map(f64::log10);
-        let [low, high] = logs.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], v| {
-            [low.min(v), high.max(v)]
-        });
-        let decades = match low <= high {
-            true => [low.floor() as i32, (high.floor() as i32 + 1)],
-            false => [0, 1],
-        };
-        Self { decades, pixels }
-    }
-
-    fn at(self, value: f64) -> f64 {
-        let [low, high] = self.decades.map(f64::from);
-        let [begin, end] = self.pixels;
-        begin + (value.log10() - low) / (high - low) * (end - begin)
-    }
-
-    fn low(self) -> f64 {
-        10f64.powi(self.decades[0])
-    }
-
-    fn high(self) -> f64 {
-        10f64.powi(self.decades[1])
-    }
-}
 
 /// The picture as SVG: operations a byte against GFLOP/s, ceilings as lines, a dot for
 /// each kernel that computes, numbered as in the list beside it.
@@ -65,13 +25,17 @@ pub fn svg(ceilings: &Ceilings, kernels: &[Kernel]) -> String {
         [left, right],
     );
     let y = Axis::of(shown.iter().map(|k| k.gflops).chain([peak]), [bottom, top]);
-    let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
-         font-family=\"sans-serif\" font-size=\"12\">\n\
-         <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n"
-    );
+    let mut out = plot::begin([WIDTH, HEIGHT]);
     text(&mut out, [left, 24.0], "start", &ceilings.device);
     grid(&mut out, x, y);
+    let middle = f64::midpoint(left, right);
+    text(
+        &mut out,
+        [middle, bottom + 40.0],
+        "middle",
+        "operations a byte",
+    );
+    text(&mut out, [left, top - 8.0], "middle", "GFLOP/s");
     // Above the first line and below the second, which may be close.
     for ((gb_per_s, label), place) in slopes.iter().zip([-5, 14]) {
         roof(&mut out, [x, y], peak, *gb_per_s, label, place);
@@ -97,47 +61,6 @@ fn slopes(ceilings: &Ceilings) -> Vec<(f64, String)> {
         slopes.push((largest, format!("{largest:.1} GB/s, largest copy")));
     }
     slopes
-}
-
-fn text(out: &mut String, [x, y]: [f64; 2], anchor: &str, content: &str) {
-    let content = escaped(content);
-    let _ = writeln!(
-        out,
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{content}</text>"
-    );
-}
-
-fn escaped(text: &str) -> String {
-    let text = text.replace('&', "&amp;");
-    text.replace('<', "&lt;").replace('>', "&gt;")
-}
-
-fn line(out: &mut String, [x1, y1]: [f64; 2], [x2, y2]: [f64; 2], color: &str) {
-    let _ = writeln!(
-        out,
-        "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{color}\"/>"
-    );
-}
-
-fn grid(out: &mut String, x: Axis, y: Axis) {
-    let [left, right, top, bottom] = PLOT;
-    for decade in x.decades[0]..=x.decades[1] {
-        let at = x.at(10f64.powi(decade));
-        line(out, [at, top], [at, bottom], "#dddddd");
-        text(out, [at, bottom + 18.0], "middle", &power(decade));
-    }
-    for decade in y.decades[0]..=y.decades[1] {
-        let at = y.at(10f64.powi(decade));
-        line(out, [left, at], [right, at], "#dddddd");
-        text(out, [left - 8.0, at + 4.0], "end", &power(decade));
-    }
-    let middle = f64::midpoint(left, right);
-    text(out, [middle, bottom + 40.0], "middle", "operations a byte");
-    text(out, [left, top - 8.0], "middle", "GFLOP/s");
-}
-
-fn power(decade: i32) -> String {
-    format!("{}", 10f64.powi(decade))
 }
 
 /// A sloping line up to the ridge, then the flat one, within the axes; the label `place`
@@ -203,16 +126,6 @@ fn dots(out: &mut String, x: Axis, y: Axis, kernels: &[&Kernel]) {
 mod tests {
     use super::*;
     use crate::bench::tests::{ceilings, kernel};
-
-    #[test]
-    fn an_axis_spans_whole_decades_around_its_values() {
-        let axis = Axis::of([0.0, 0.3, 40.0, f64::INFINITY].into_iter(), [100.0, 400.0]);
-        assert_eq!(axis.decades, [-1, 2]);
-        let at = [0.1, 1.0, 100.0].map(|v| axis.at(v).round());
-        assert_eq!(at, [100.0, 200.0, 400.0]);
-        assert_eq!(Axis::of([10.0].into_iter(), [0.0, 1.0]).decades, [1, 2]);
-        assert_eq!(Axis::of(std::iter::empty(), [0.0, 1.0]).decades, [0, 1]);
-    }
 
     #[test]
     fn dots_and_roofs_stand_where_their_numbers_are() {

@@ -21,6 +21,8 @@ pub fn open(profile: ProfileKind, runtime_checks: bool) -> Rc<Gpu> {
         runtime_checks,
         poison: true,
         patience: None,
+        // Kernels must not care how they read: those with checks read buffers.
+        stage_all: !runtime_checks,
     };
     Gpu::open(options).expect("the tests need a Vulkan, Metal or DX12 adapter; see README.md")
 }

@@ -148,6 +148,11 @@ impl Op for GatherImages {
             (scale[channel], shift[channel]) = self.normalization.affine(channel);
         }
         let kernel = Kernel::new(IMAGES)
+            .sparse("order")
+            .sparse("shard0")
+            .sparse("shard1")
+            .sparse("shard2")
+            .sparse("shard3")
             .set("LENGTH", context.inputs[0].shape.len())
             .set("BATCH", self.batch)
             .set("CHANNELS", c)
@@ -210,6 +215,8 @@ impl Op for GatherLabels {
 
     fn launch(&self, context: LaunchContext<'_>) -> Result<Launch> {
         let kernel = Kernel::new(LABELS)
+            .sparse("order")
+            .sparse("labels")
             .set("LENGTH", context.inputs[0].shape.len())
             .set("BATCH", self.batch)
             .set("WORKGROUP", WORKGROUP);

@@ -119,11 +119,12 @@ pub(super) fn weight_grad(
             kernel = kernel
                 .hook("gradient_at", GRADIENT_POOLED, "pooled_gradient_at")
                 .hook("winner_at", GRADIENT_POOLED, "pooled_winner_at");
-            if let Some(function) = pool.activation {
-                kernel = kernel
+            kernel = match pool.activation {
+                Some(function) => kernel
                     .hook("slope", FUNCTIONS, function.shader_slope_name())
-                    .set("ALPHA", function.alpha());
-            }
+                    .set("ALPHA", function.alpha()),
+                None => kernel.sparse("saved"),
+            };
             x
         }
         None => {

@@ -179,6 +179,10 @@ fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
         Some(_) => kernel.hook("put", PUT_POOLED, "put_pooled"),
         None => kernel.hook("put", PUT, "put_value"),
     };
+    let kernel = match plan.bias {
+        true => kernel,
+        false => kernel.sparse("bias"),
+    };
     let kernel = plan
         .geometry
         .specialise(lanes::specialise(kernel, profile))

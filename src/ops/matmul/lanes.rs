@@ -38,7 +38,13 @@ pub(super) fn launch(profile: &Profile, op: &MatMul, extents: &Extents) -> Launc
         if op.transpose_a { m } else { k },
         if op.transpose_b { k } else { n },
     ];
-    let kernel = lanes::specialise(Kernel::new(LANES), profile);
+    let quads = [row_a, row_b].map(|row| row.is_multiple_of(4));
+    // Each operand is read one way, and a bias hardly.
+    let kernel = Kernel::new(LANES)
+        .sparse(if quads[0] { "a" } else { "a4" })
+        .sparse(if quads[1] { "b" } else { "b4" })
+        .sparse("bias");
+    let kernel = lanes::specialise(kernel, profile);
     let kernel = match n.is_multiple_of(4) {
         true => kernel.hook("put", PUT_QUAD, "put_quad"),
         false => kernel.hook("put", PUT, "put_each"),
@@ -54,8 +60,8 @@ pub(super) fn launch(profile: &Profile, op: &MatMul, extents: &Extents) -> Launc
         .set("DEPTH", DEPTH)
         .set("TRANSPOSE_A", op.transpose_a)
         .set("TRANSPOSE_B", op.transpose_b)
-        .set("QUADS_A", row_a.is_multiple_of(4))
-        .set("QUADS_B", row_b.is_multiple_of(4))
+        .set("QUADS_A", quads[0])
+        .set("QUADS_B", quads[1])
         .set("HAS_BIAS", op.bias)
         .set("PARTIAL", splits > 1)
         .set("ALPHA", op.activation.alpha());

@@ -181,6 +181,10 @@ impl Op for Update {
         };
         let kernel = self.optimizer.specialise(Kernel::new(UPDATE));
         let kernel = kernel
+            .read_once("parameters")
+            .read_once("state0")
+            .read_once("state1")
+            .read_once("state2")
             .set("VEC4S", vec4s)
             .set("WORKGROUP", WORKGROUP)
             .set("STATES", states)

@@ -1,0 +1,406 @@
+//! Buffers that kernels read as textures.
+//!
+//! A software adapter loads a storage buffer lane by lane, in a loop; without AVX-512 each
+//! lane costs a vector's round trip through memory. A texel of a storage texture is
+//! gathered without one, at a twentieth of the cost. So on such an adapter what a kernel
+//! only reads is copied into a texture before ([`Staging`]), and the kernel's text is
+//! changed by name, as for a hook ([`rewrite`]): the binding becomes a texture, `x[i]` a
+//! call that loads texel `i`. The bits are the same.
+
+use super::device::Gpu;
+use super::executor::{Range, padded};
+use crate::error::Result;
+
+/// Copying an operand costs more than reading it where it has fewer bytes than this and
+/// fewer workgroups read it than that.
+const LEAST_BYTES: u64 = 4096;
+const LEAST_WORKGROUPS: u64 = 64;
+
+/// Bytes of a full row of a texture.
+const ROW_BYTES: u32 = 16 << 10;
+
+/// An element type that a storage texture holds in one texel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Texel {
+    /// The texture's format.
+    pub format: wgpu::TextureFormat,
+    wgsl: &'static str,
+    components: &'static str,
+    bytes: u32,
+}
+
+impl Texel {
+    /// The texel that holds a WGSL type.
+    fn of(ty: &str) -> Option<Self> {
+        use wgpu::TextureFormat as Format;
+        let (format, wgsl, components, bytes) = match ty {
+            "f32" => (Format::R32Float, "r32float", ".x", 4),
+            "u32" => (Format::R32Uint, "r32uint", ".x", 4),
+            "vec4<f32>" => (Format::Rgba32Float, "rgba32float", "", 16),
+            "vec4<u32>" => (Format::Rgba32Uint, "rgba32uint", "", 16),
+            _ => return None,
+        };
+        Some(Self {
+            format,
+            wgsl,
+            components,
+            bytes,
+        })
+    }
+
+    /// The texel of a format that naga reflects.
+    pub(crate) fn of_storage(format: naga::StorageFormat) -> Option<Self> {
+        Self::of(match format {
+            naga::StorageFormat::R32Float => "f32",
+            naga::StorageFormat::R32Uint => "u32",
+            naga::StorageFormat::Rgba32Float => "vec4<f32>",
+            naga::StorageFormat::Rgba32Uint => "vec4<u32>",
+            _ => return None,
+        })
+    }
+
+    fn row(self) -> u32 {
+        ROW_BYTES / self.bytes
+    }
+
+    /// Columns and rows of the texture that holds so many bytes.
+    fn extent(self, bytes: u64) -> [u32; 2] {
+        let texels = bytes / u64::from(self.bytes);
+        let row = u64::from(self.row());
+        [texels.min(row) as u32, texels.div_ceil(row) as u32]
+    }
+}
+
+/// A storage binding as a shader's text declares it.
+struct Declaration<'a> {
+    name: &'a str,
+    ty: &'a str,
+    writable: bool,
+    /// Where `var` stands in the text, and the end of the declaration.
+    at: [usize; 2],
+}
+
+fn declarations(text: &str) -> Vec<Declaration<'_>> {
+    let mut found = Vec::new();
+    let mut line_at = 0;
+    for line in text.split_inclusive('\n') {
+        if line.starts_with("@group(0)")
+            && let Some(var) = line.find("var<storage, ")
+            && let Some(colon) = line.find(": array<")
+            && let Some(end) = line.rfind(">;")
+            && let Some(name) = line[..colon].rfind(' ')
+        {
+            found.push(Declaration {
+                name: &line[name + 1..colon],
+                ty: &line[colon + ": array<".len()..end],
+                writable: line[var..].starts_with("var<storage, read_write>"),
+                at: [line_at + var, line_at + end + 2],
+            });
+        }
+        line_at += line.len();
+    }
+    found
+}
+
+/// The name of the binding through which a kernel reads what `name` held before it.
+fn before(name: &str) -> String {
+    format!("before_{name}")
+}
+
+/// Changes a shader's text so that it reads the bindings that `stage` picks by name as
+/// texels. Those named in `befores` are written as well: they stay, and a binding
+/// `before_NAME` is added that all loads go to.
+pub fn rewrite(text: &str, befores: &[&str], stage: &dyn Fn(&str) -> bool) -> String {
+    let declared = declarations(text);
+    let mut staged = Vec::new();
+    for declaration in &declared {
+        let read_before = befores.contains(&declaration.name);
+        if (!declaration.writable || read_before)
+            && stage(declaration.name)
+            && let Some(texel) = Texel::of(resolve_alias(text, declaration.ty))
+        {
+            staged.push((declaration, texel));
+        }
+    }
+    if staged.is_empty() {
+        return text.to_owned();
+    }
+    let mut out = String::with_capacity(text.len() + 256 * staged.len());
+    let mut from = 0;
+    let mut added = String::new();
+    for (index, (declaration, texel)) in staged.iter().enumerate() {
+        let Declaration {
+            name, writable, at, ..
+        } = declaration;
+        let texture = format!("texture_storage_2d<{}, read>;", texel.wgsl);
+        let variable = if *writable {
+            // Binding numbers of the shaders are small.
+            let number = 32 + index;
+            let variable = before(name);
+            added += &format!("@group(0) @binding({number}) var {variable}: {texture}\n");
+            variable
+        } else {
+            out += &text[from..at[0]];
+            out += &format!("var {name}: {texture}");
+            from = at[1];
+            (*name).to_owned()
+        };
+        let (ty, row, components) = (declaration.ty, texel.row(), texel.components);
+        added += &format!(
+            "fn texel_of_{name}(i: u32) -> {ty} {{ return textureLoad({variable}, \
+             vec2<u32>(i % {row}u, i / {row}u)){components}; }}\n"
+        );
+    }
+    out += &text[from..];
+    let names: Vec<&str> = staged.iter().map(|(d, _)| d.name).collect();
+    replace_loads(&without_comments(&out), &names) + &added
+}
+
+fn resolve_alias<'a>(text: &'a str, ty: &'a str) -> &'a str {
+    let head = format!("alias {ty} = ");
+    let target = text.lines().find_map(|line| line.strip_prefix(&head));
+    target.and_then(|t| t.split(';').next()).unwrap_or(ty)
+}
+
+fn without_comments(text: &str) -> String {
+    let lines = text
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or(""));
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
+/// Turns every `name[index]` that is not assigned to into `texel_of_name(index)`.
+fn replace_loads(text: &str, names: &[&str]) -> String {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(is_word) {
+        let (gap, from) = rest.split_at(start);
+        let length = from.find(|c| !is_word(c)).unwrap_or(from.len());
+        let (word, after) = from.split_at(length);
+        let member = gap.ends_with('.');
+        out += gap;
+        let indexed = (!member && names.contains(&word) && after.starts_with('['))
+            .then(|| closing(after))
+            .flatten();
+        let Some(close) = indexed else {
+            out += word;
+            rest = after;
+            continue;
+        };
+        let index = replace_loads(&after[1..close], names);
+        let next = after[close + 1..].trim_start();
+        if next.starts_with('=') && !next.starts_with("==") {
+            out += &format!("{word}[{index}]");
+        } else {
+            out += &format!("texel_of_{word}({index})");
+        }
+        rest = &after[close + 1..];
+    }
+    out + rest
+}
+
+/// Where the bracket that `text` begins with is closed.
+fn closing(text: &str) -> Option<usize> {
+    let mut depth = 0;
+    for (at, c) in text.char_indices() {
+        match c {
+            '[' => depth += 1,
+            ']' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return Some(at);
+        }
+    }
+    None
+}
+
+/// A copy from a buffer into the texture that is read in its stead.
+#[derive(Clone, Debug)]
+pub(crate) struct Copy {
+    from: wgpu::Buffer,
+    to: wgpu::Texture,
+    texel: Texel,
+    offset: u64,
+    bytes: u64,
+}
+
+impl Copy {
+    /// Encodes it: the whole rows, then what is left of the last.
+    pub(crate) fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+        let texels = (self.bytes / u64::from(self.texel.bytes)) as u32;
+        let row = self.texel.row();
+        let whole = texels / row;
+        let mut part = |y: u32, width: u32, height: u32| {
+            if width * height == 0 {
+                return;
+            }
+            let layout = wgpu::TexelCopyBufferLayout {
+                offset: self.offset + u64::from(y) * u64::from(ROW_BYTES),
+                bytes_per_row: (height > 1).then_some(ROW_BYTES),
+                rows_per_image: None,
+            };
+            let from = wgpu::TexelCopyBufferInfo {
+                buffer: &self.from,
+                layout,
+            };
+            let to = wgpu::TexelCopyTextureInfo {
+                origin: wgpu::Origin3d { x: 0, y, z: 0 },
+                ..self.to.as_image_copy()
+            };
+            let size = wgpu::Extent3d {
+                width,
+                height,
+                depth_or_array_layers: 1,
+            };
+            encoder.copy_buffer_to_texture(from, to, size);
+        };
+        part(0, row, whole);
+        part(whole, texels % row, 1);
+    }
+}
+
+/// The textures of a list of commands, and which of them hold what their buffer holds.
+#[derive(Debug, Default)]
+pub struct Staging {
+    fresh: Vec<Copy>,
+    idle: Vec<wgpu::Texture>,
+    bytes: u64,
+}
+
+impl Staging {
+    /// Bytes of the textures.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether a range that so many workgroups read is worth a texture, and fits one.
+    pub(crate) fn pays(gpu: &Gpu, range: &Range, workgroups: [u32; 3]) -> bool {
+        let rows = range.bytes.div_ceil(u64::from(ROW_BYTES));
+        let most = gpu.device.limits().max_texture_dimension_2d;
+        let workgroups: u64 = workgroups.map(u64::from).iter().product();
+        let is_read_much =
+            gpu.options.stage_all || range.bytes >= LEAST_BYTES || workgroups >= LEAST_WORKGROUPS;
+        is_read_much && rows <= u64::from(most)
+    }
+
+    /// The texture that holds a range, with the copy to make first where it is stale.
+    ///
+    /// # Errors
+    /// If the device is out of memory.
+    pub(crate) fn texture(
+        &mut self,
+        gpu: &Gpu,
+        range: &Range,
+        texel: Texel,
+    ) -> Result<(wgpu::TextureView, Option<Copy>)> {
+        let bytes = padded(range.bytes);
+        let held = self.fresh.iter().find(|c| {
+            c.from == range.buffer && (c.offset, c.bytes, c.texel) == (range.offset, bytes, texel)
+        });
+        if let Some(copy) = held {
+            return Ok((copy.to.create_view(&Default::default()), None));
+        }
+        let [width, height] = texel.extent(bytes);
+        let size = wgpu::Extent3d {
+            width,
+            height,
+            depth_or_array_layers: 1,
+        };
+        let fits = |t: &wgpu::Texture| t.size() == size && t.format() == texel.format;
+        let to = match self.idle.iter().position(fits) {
+            Some(found) => self.idle.swap_remove(found),
+            None => {
+                self.bytes += bytes;
+                gpu.scoped("a buffer's texture", || {
+                    gpu.device.create_texture(&wgpu::TextureDescriptor {
+                        label: Some("staging"),
+                        size,
+                        mip_level_count: 1,
+                        sample_count: 1,
+                        dimension: wgpu::TextureDimension::D2,
+                        format: texel.format,
+                        usage: wgpu::TextureUsages::STORAGE_BINDING | wgpu::TextureUsages::COPY_DST,
+                        view_formats: &[],
+                    })
+                })?
+            }
+        };
+        let copy = Copy {
+            from: range.buffer.clone(),
+            to,
+            texel,
+            offset: range.offset,
+            bytes,
+        };
+        self.fresh.push(copy.clone());
+        Ok((copy.to.create_view(&Default::default()), Some(copy)))
+    }
+
+    /// Notes that a range is written: textures that hold any of it are stale.
+    pub(crate) fn written(&mut self, range: &Range) {
+        let end = range.offset + padded(range.bytes);
+        let idle = &mut self.idle;
+        self.fresh.retain(|copy| {
+            let apart = copy.from != range.buffer
+                || copy.offset >= end
+                || copy.offset + copy.bytes <= range.offset;
+            if !apart {
+                idle.push(copy.to.clone());
+            }
+            apart
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHADER: &str = "\
+alias Element = vec4<f32>;
+@group(0) @binding(0) var<storage, read> x: array<f32>;     // x[i, j) in rows
+@group(0) @binding(1) var<storage, read> q: array<Element>;
+@group(0) @binding(2) var<storage, read_write> p: array<f32>;
+@group(0) @binding(3) var<storage, read> order: array<u32>;
+
+fn relu(x: f32) -> f32 { return max(x, 0.0); }
+
+@compute @workgroup_size(1)
+fn main(@builtin(workgroup_id) group: vec3<u32>) {
+    let i = group.x;
+    p[order[i]] = relu(x[order[i] + 1u]) + q[i].x * p[i];
+}
+";
+
+    #[test]
+    fn loads_become_texels_and_stores_stay() {
+        let text = rewrite(SHADER, &["p"], &|name| name != "order");
+        naga::front::wgsl::parse_str(&text).unwrap();
+        assert!(text.contains("var x: texture_storage_2d<r32float, read>;"));
+        assert!(text.contains("var q: texture_storage_2d<rgba32float, read>;"));
+        assert!(text.contains("var before_p: texture_storage_2d<r32float, read>;"));
+        let line = "p[order[i]] = relu(texel_of_x(order[i] + 1u)) \
+                    + texel_of_q(i).x * texel_of_p(i);";
+        assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn what_is_written_stays_a_buffer_unless_asked_for() {
+        let text = rewrite(SHADER, &[], &|_| true);
+        naga::front::wgsl::parse_str(&text).unwrap();
+        assert!(text.contains("* p[i];") && !text.contains("before_p"));
+        assert_eq!(rewrite(SHADER, &[], &|_| false), SHADER);
+    }
+
+    #[test]
+    fn rows_are_whole_but_for_the_last() {
+        let f32s = Texel::of("f32").unwrap();
+        assert_eq!(f32s.extent(400), [100, 1]);
+        assert_eq!(f32s.extent(16 << 10), [4096, 1]);
+        assert_eq!(f32s.extent((16 << 10) + 16), [4096, 2]);
+        assert_eq!(Texel::of("vec4<f32>").unwrap().extent(64), [4, 1]);
+        assert_eq!(Texel::of("bool"), None);
+    }
+}
