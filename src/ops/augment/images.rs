@@ -143,6 +143,11 @@ impl AugmentImages {
     ) -> Result<(Kernel, Vec<(&'static str, Arg)>)> {
         let [_, channels, height, width] = context.inputs[1].shape.nchw(self.name())?;
         let kernel = Kernel::new(file)
+            .sparse("order")
+            .sparse("shard0")
+            .sparse("shard1")
+            .sparse("shard2")
+            .sparse("shard3")
             .hook("image_at", SOURCE, "source_image")
             .hook("byte_of", SOURCE, "source_byte")
             .set("LENGTH", context.inputs[0].shape.len())
