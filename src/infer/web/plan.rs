@@ -102,6 +102,7 @@ impl Plan {
                         Access::Read => "read-only-storage",
                         Access::ReadWrite => "storage",
                         Access::Uniform => "uniform",
+                        Access::Texel(_) => unreachable!("a listing's shaders read buffers"),
                     },
                     buffer: index[&place.home],
                     offset: place.offset,
