@@ -77,6 +77,9 @@ pub enum Error {
     /// The GPU refused work, or this program gave it what it must not.
     #[error("device failure: {0}")]
     Runtime(String),
+    /// The loss or a gradient of a training is no longer finite.
+    #[error("{0}")]
+    Diverged(String),
     /// The device is gone, out of memory or does not answer. Opened anew, it may serve again.
     #[error("device failure: {0}")]
     Fault(String),
@@ -128,7 +131,7 @@ impl Error {
     /// machine or this program failed.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Shader { .. } | Self::Runtime(_) | Self::Fault(_) => 1,
+            Self::Shader { .. } | Self::Runtime(_) | Self::Fault(_) | Self::Diverged(_) => 1,
             Self::Io { source, .. } if source.kind() != std::io::ErrorKind::NotFound => 1,
             _ => 2,
         }

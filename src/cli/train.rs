@@ -9,7 +9,9 @@ use gpucnn::formats::atomic;
 use gpucnn::graph::{Backend, Profile};
 use gpucnn::model::Model;
 use gpucnn::report::profile;
-use gpucnn::train::{self, Callbacks, Config, Event, HistoryRow, Retry, RunFolder, Start, Summary};
+use gpucnn::train::{
+    self, Callbacks, Config, Event, HistoryRow, OnNan, Retry, RunFolder, Start, Summary,
+};
 use gpucnn::{Error, Result};
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -56,6 +58,10 @@ pub struct Args {
     val_split: Option<f64>,
     #[command(flatten)]
     transfer: Transfer,
+    /// Where the loss or a gradient is not finite: stop, and name the layer it began in, or
+    /// skip the step [default: stop]
+    #[arg(long, value_name = "stop|skip")]
+    on_nan: Option<String>,
     /// Take the images in the order they are stored
     #[arg(long)]
     no_shuffle: bool,
@@ -102,6 +108,7 @@ impl Args {
             limit: self.limit,
             val_split: self.val_split,
             shuffle: !self.no_shuffle,
+            on_nan: self.on_nan(config.on_nan)?,
             log_every: self.log_every.unwrap_or(config.log_every),
             checkpoint_minutes: minutes.unwrap_or(config.checkpoint_minutes),
             keep_checkpoints: self.keep_checkpoints.unwrap_or(config.keep_checkpoints),
@@ -110,6 +117,11 @@ impl Args {
         };
         config.check()?;
         Ok(config)
+    }
+
+    fn on_nan(&self, otherwise: OnNan) -> Result<OnNan> {
+        let name = self.on_nan.as_deref();
+        name.map_or(Ok(otherwise), OnNan::by_name)
     }
 
     /// The settings of the run in `folder`, with what may change when it goes on.
@@ -125,6 +137,7 @@ impl Args {
         config.epochs = self.recipe.epochs.unwrap_or(config.epochs);
         config.device = self.device.clone().unwrap_or(config.device);
         config.log_every = self.log_every.unwrap_or(config.log_every);
+        config.on_nan = self.on_nan(config.on_nan)?;
         let minutes = self.checkpoint_minutes;
         config.checkpoint_minutes = minutes.unwrap_or(config.checkpoint_minutes);
         config.keep_checkpoints = self.keep_checkpoints.unwrap_or(config.keep_checkpoints);
@@ -137,7 +150,7 @@ impl Args {
 /// Sets an option at odds with --resume, unless it changes no bit of the steps that are
 /// left. So a new option is refused until it is known to be harmless.
 fn refused_with_resume(arg: clap::Arg) -> clap::Arg {
-    const HARMLESS: [&str; 9] = [
+    const HARMLESS: [&str; 10] = [
         "resume",
         "epochs",
         "device",
@@ -145,6 +158,7 @@ fn refused_with_resume(arg: clap::Arg) -> clap::Arg {
         "checkpoint_minutes",
         "keep_checkpoints",
         "retry_device",
+        "on_nan",
         "profile",
         "json",
     ];
@@ -287,6 +301,8 @@ struct Reporter {
     epochs: usize,
     run: String,
     bar: ProgressBar,
+    /// Steps of the epoch that were left out.
+    skipped: usize,
 }
 
 impl Reporter {
@@ -296,6 +312,7 @@ impl Reporter {
             epochs: config.epochs,
             run,
             bar: output::bar(""),
+            skipped: 0,
         }
     }
 
@@ -321,6 +338,7 @@ impl Reporter {
                     self.line(&line);
                 }
             }
+            Event::Skipped { step, epoch } => self.skipped(step, epoch),
             Event::Progress {
                 epoch,
                 done,
@@ -369,7 +387,12 @@ impl Reporter {
         );
     }
 
-    fn epoch(&self, row: &HistoryRow) {
+    fn epoch(&mut self, row: &HistoryRow) {
+        let skipped = std::mem::take(&mut self.skipped);
+        if skipped > 1 {
+            let text = format!("{skipped} steps of epoch {} were skipped", row.epoch);
+            self.bar.suspend(|| eprintln!("warning: {text}"));
+        }
         if self.json {
             output::json(
                 &json!({"event": "epoch", "epoch": row.epoch, "images": row.images,
@@ -400,6 +423,18 @@ impl Reporter {
         ));
     }
 
+    /// A step that was left out. The first of an epoch is told at once, the others at its end.
+    fn skipped(&mut self, step: u32, epoch: usize) {
+        if self.json {
+            output::json(&json!({"event": "skipped", "step": step, "epoch": epoch}));
+        }
+        self.skipped += 1;
+        if self.skipped == 1 {
+            let text = format!("step {step} was skipped: its loss or gradients were not finite");
+            self.bar.suspend(|| eprintln!("warning: {text}"));
+        }
+    }
+
     fn profile(&self, profile: &Profile) {
         if self.json {
             output::json(&profile::as_json(profile));
@@ -422,7 +457,7 @@ impl Reporter {
                 "bytes_read_back": summary.bytes_read_back, "waits": summary.waits,
                 "submissions": summary.submissions, "dispatches": summary.dispatches,
                 "stopped": summary.stopped, "out_of_patience": summary.out_of_patience,
-                "best_epoch": summary.best}),
+                "best_epoch": summary.best, "skipped": summary.skipped}),
             );
             return;
         }

@@ -1,11 +1,14 @@
 //! Buffers, recorded command lists and submissions. Knows nothing of graphs.
 
 use super::device::Gpu;
-use super::kernel::{Arg, Dispatch};
+use super::kernel::{Arg, Dispatch, Kernel, ShaderFile};
 use super::pipeline::{Access, Binding, Pipeline, match_bindings};
 use super::texels::{Copy, Staging};
 use crate::error::{Error, Result};
+use crate::shader;
 use std::rc::Rc;
+
+const GATE: ShaderFile = shader!("executor/gate.wgsl");
 
 /// Bytes between the step uniforms of one submission: the largest alignment
 /// WebGPU lets a device ask of a dynamic offset.
@@ -33,9 +36,23 @@ pub struct Command {
     pipeline: Rc<Pipeline>,
     bind_group: wgpu::BindGroup,
     takes_step: bool,
-    workgroups: [u32; 3],
+    size: Size,
     /// What is copied into textures before.
     copies: Vec<Copy>,
+}
+
+/// How many workgroups a command has.
+#[derive(Debug)]
+enum Size {
+    Fixed([u32; 3]),
+    /// Where a buffer says so, from this byte on.
+    Told(wgpu::Buffer, u64),
+}
+
+/// The sizes of dispatches that run only where a flag is not raised; [`Command::gated`] has
+/// one told by them.
+pub(crate) struct Gate {
+    sizes: wgpu::Buffer,
 }
 
 /// What went over the bus and how often the host waited.
@@ -72,8 +89,18 @@ impl Command {
         let offsets: &[u32] = if self.takes_step { &offset } else { &[] };
         pass.set_pipeline(&self.pipeline.pipeline);
         pass.set_bind_group(0, &self.bind_group, offsets);
-        let [x, y, z] = self.workgroups;
-        pass.dispatch_workgroups(x, y, z);
+        match &self.size {
+            Size::Fixed([x, y, z]) => pass.dispatch_workgroups(*x, *y, *z),
+            Size::Told(buffer, offset) => pass.dispatch_workgroups_indirect(buffer, *offset),
+        }
+    }
+
+    /// The command with the gate's size number `index`.
+    pub(crate) fn gated(self, gate: &Gate, index: usize) -> Self {
+        Self {
+            size: Size::Told(gate.sizes.clone(), 12 * index as u64),
+            ..self
+        }
     }
 }
 
@@ -109,6 +136,50 @@ impl Gpu {
             self.queue.write_buffer(&buffer, 0, &nan);
         }
         Ok(buffer)
+    }
+
+    /// A gate before dispatches of so many workgroups each, which are held back where `flag`,
+    /// an f32, is not 0; and the command that sets it.
+    ///
+    /// # Errors
+    /// If the device failed.
+    pub(crate) fn gate(&self, flag: &Range, workgroups: &[[u32; 3]]) -> Result<(Gate, Command)> {
+        let counts: Vec<u32> = workgroups.concat();
+        let bytes = 4 * counts.len() as u64;
+        let buffer = |usage| {
+            self.scoped("gate", || {
+                self.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("gate"),
+                    size: padded(bytes),
+                    usage: wgpu::BufferUsages::STORAGE | usage,
+                    mapped_at_creation: false,
+                })
+            })
+        };
+        let stored = buffer(wgpu::BufferUsages::COPY_DST)?;
+        let sizes = buffer(wgpu::BufferUsages::INDIRECT)?;
+        self.queue
+            .write_buffer(&stored, 0, bytemuck::cast_slice(&counts));
+        let kernel = Kernel::new(GATE).set("LEN", counts.len());
+        let bindings = vec![
+            ("flag", Arg::Input(0)),
+            ("counts", Arg::Input(1)),
+            ("sizes", Arg::Output(0)),
+        ];
+        let dispatch = Dispatch::grid(kernel, bindings, [counts.len().div_ceil(64), 1, 1]);
+        let whole = |buffer: &wgpu::Buffer| Range {
+            buffer: buffer.clone(),
+            offset: 0,
+            bytes,
+        };
+        let place = |arg| match arg {
+            Arg::Input(0) => flag.clone(),
+            Arg::Input(_) => whole(&stored),
+            _ => whole(&sizes),
+        };
+        let staging = &mut Staging::default();
+        let command = self.prepare("gate", &dispatch, &[], 0, &place, staging)?;
+        Ok((Gate { sizes }, command))
     }
 
     /// The uniform buffer that holds the steps of one submission.
@@ -165,7 +236,7 @@ impl Gpu {
             takes_step: args.contains(&Arg::Step),
             pipeline,
             bind_group,
-            workgroups: dispatch.workgroups,
+            size: Size::Fixed(dispatch.workgroups),
             copies,
         })
     }

@@ -5,7 +5,7 @@ use super::reference::{check_write, first};
 use super::{Backend, Graph, MemoryPlan, Node, Profile, Program, Ticket, Timing};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::gpu::executor::{Command, Counters, MAX_STEPS, Range, STEP_STRIDE};
+use crate::gpu::executor::{Command, Counters, Gate, MAX_STEPS, Range, STEP_STRIDE};
 use crate::gpu::kernel::{Arg, Launch};
 use crate::gpu::readback::Readback;
 use crate::gpu::texels::Staging;
@@ -346,6 +346,8 @@ impl<'a> Lowering<'a> {
         let mut commands = Vec::new();
         let mut nodes = Vec::new();
         let mut staging = Staging::default();
+        let mut gate: Option<Gate> = None;
+        let mut gated = 0;
         for (index, node) in self.graph.nodes().iter().enumerate() {
             let mut ranges: HashMap<Arg, Range> = HashMap::new();
             for (i, value) in node.inputs.iter().enumerate() {
@@ -382,6 +384,14 @@ impl<'a> Lowering<'a> {
                 bytes: moved.map(TensorType::bytes).sum(),
                 commands: dispatches.len(),
             });
+            if let (Some(flag), None) = (node.guard, &gate) {
+                let (made, command) = self.gate(flag)?;
+                commands.push(command);
+                gate = Some(made);
+                if let Some(first) = nodes.last_mut() {
+                    first.commands += 1;
+                }
+            }
             for dispatch in dispatches {
                 if let Some((name, arg)) = dispatch
                     .bindings
@@ -391,14 +401,21 @@ impl<'a> Lowering<'a> {
                     let problem = format!("{name} is bound to {arg:?}, which does not exist");
                     return Err(Error::shader(dispatch.kernel.path(), problem));
                 }
-                commands.push(self.backend.gpu.prepare(
+                let command = self.backend.gpu.prepare(
                     &node.label(),
                     dispatch,
                     node.op.updates(),
                     Step::BYTES as u64,
                     &|arg| ranges[&arg].clone(),
                     &mut staging,
-                )?);
+                )?;
+                commands.push(match (&gate, node.guard) {
+                    (Some(gate), Some(_)) => {
+                        gated += 1;
+                        command.gated(gate, gated - 1)
+                    }
+                    _ => command,
+                });
             }
         }
         Ok(Compiled {
@@ -407,6 +424,15 @@ impl<'a> Lowering<'a> {
             plan: self.plan,
             staged: staging.bytes(),
         })
+    }
+
+    /// The gate of all guarded nodes. Their flag is the same.
+    fn gate(&self, flag: Value) -> Result<(Gate, Command)> {
+        let guarded = self.graph.nodes().iter().zip(&self.launches);
+        let guarded = guarded.filter(|(node, _)| node.guard.is_some());
+        let dispatches = guarded.flat_map(|(_, launch)| &launch.dispatches);
+        let workgroups: Vec<_> = dispatches.map(|d| d.workgroups).collect();
+        self.backend.gpu.gate(&self.range(flag)?, &workgroups)
     }
 
     fn slot(&self, slot: usize, bytes: u64) -> Range {

@@ -13,6 +13,7 @@ mod arena;
 mod autodiff;
 mod backend;
 mod gpu;
+mod guard;
 mod listing;
 mod memory;
 mod passes;
@@ -22,6 +23,7 @@ pub use arena::{Arena, Part};
 pub use backend::{Backend, Profile, Program, Ticket, Timing};
 pub(crate) use backend::{advise_batch, largest_batch};
 pub use gpu::GpuBackend;
+pub use guard::Probe;
 pub use listing::{Listed, Listing};
 pub use memory::{Home, MemoryPlan, Place, Slot};
 pub use reference::CpuBackend;
@@ -72,6 +74,8 @@ pub struct Node {
     pub outputs: Vec<Value>,
     /// The layer it belongs to, for messages and profiles.
     pub layer: String,
+    /// A state of one f32: the node runs only where it is 0, see [`Graph::guard`].
+    pub guard: Option<Value>,
 }
 
 impl Node {
@@ -245,6 +249,7 @@ impl Builder for Graph {
             inputs: inputs.to_vec(),
             outputs: outputs.clone(),
             layer: self.layer.clone(),
+            guard: None,
         });
         Ok(outputs)
     }

@@ -136,6 +136,7 @@ impl Graph {
             .flat_map(|n| &n.inputs)
             .filter(|v| **v == operand)
             .count();
+        let guarded = [first, second].map(|i| self.nodes[i].guard.is_some());
         let between = &self.nodes[first + 1..second];
         let undisturbed = between.iter().all(|n| {
             let reads = n.inputs.iter().any(|v| producer.outputs.contains(v));
@@ -145,7 +146,7 @@ impl Graph {
                     .any(|i| producer.inputs.contains(&n.inputs[*i]));
             !reads && !updates
         });
-        readers == 1 && undisturbed && self.value(operand).store.is_none()
+        guarded == [false; 2] && readers == 1 && undisturbed && self.value(operand).store.is_none()
     }
 
     fn fuse(&mut self, first: usize, second: usize, op: Box<dyn Op>) {
@@ -157,6 +158,7 @@ impl Graph {
             inputs: join(&previous.inputs, &next.inputs[1..]),
             outputs: join(&next.outputs, &previous.outputs[1..]),
             layer: previous.layer,
+            guard: None,
         };
     }
 }

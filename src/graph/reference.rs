@@ -33,6 +33,11 @@ impl CpuBackend {
     fn step(&mut self, graph: &Graph, step: &Step) -> Result<()> {
         let mut results: HashMap<Value, Array> = HashMap::new();
         for node in graph.nodes() {
+            if let Some(guard) = node.guard
+                && self.load(graph, guard, &results)?.f()[0] != 0.0
+            {
+                continue;
+            }
             self.execute(graph, node, step, &mut results)?;
         }
         Ok(())

@@ -27,6 +27,7 @@ pub mod int8;
 mod lanes;
 pub mod matmul;
 pub mod metrics;
+pub mod non_finite;
 pub mod optimizer;
 pub mod pad;
 pub mod pool2d;
@@ -281,6 +282,7 @@ pub fn registry() -> Vec<Entry> {
         int8::ENTRIES,
         matmul::ENTRIES,
         metrics::ENTRIES,
+        non_finite::ENTRIES,
         optimizer::ENTRIES,
         pad::ENTRIES,
         pool2d::ENTRIES,

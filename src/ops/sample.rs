@@ -57,6 +57,8 @@ pub enum Fill {
     Distinct,
     /// Floats from this many evenly spaced values in [-1, 1], so that equal ones are common.
     Levels(usize),
+    /// Floats in [-1, 1], but so many of them infinite or NaN.
+    Spoilt(usize),
     /// Indices below the bound.
     Below(u32),
     /// These indices.

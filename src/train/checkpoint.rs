@@ -11,6 +11,7 @@
 //! | `checksum` | CRC-32 of all else: of each metadata entry but this, then of each tensor, by name |
 //! | `epoch`, `images`, `steps` | the [`Position`] |
 //! | `epoch_images` | training images in an epoch |
+//! | `skipped` | steps that were left out; none, where it is missing |
 //! | `device` | what it was written on |
 //! | `history` | the epochs that are over, as in `history.csv` |
 //!
@@ -48,6 +49,8 @@ pub struct Position {
     pub metrics: Metrics,
     /// Seconds they took.
     pub seconds: f64,
+    /// Steps left out since training began, see [`OnNan::Skip`](super::OnNan).
+    pub skipped: u32,
 }
 
 impl Position {
@@ -59,6 +62,7 @@ impl Position {
             steps,
             metrics: Metrics::default(),
             seconds: 0.0,
+            skipped: 0,
         }
     }
 }
@@ -162,6 +166,7 @@ impl Checkpoint {
             ("images", self.position.images.to_string()),
             ("steps", self.position.steps.to_string()),
             ("epoch_images", self.epoch_images.to_string()),
+            ("skipped", self.position.skipped.to_string()),
             ("device", self.device.clone()),
             ("history", to_csv(&self.history, path)?),
         ];
@@ -209,6 +214,9 @@ impl Checkpoint {
             text.parse::<usize>().map_err(|_| wrong())
         };
         let steps = entry("steps")?;
+        let skipped = metadata.get("skipped").map_or("0", String::as_str);
+        let skipped = skipped.parse();
+        let skipped = skipped.map_err(|_| damaged("skipped is no number".into()))?;
         Ok(Self {
             position: Position {
                 epoch: number("epoch")?,
@@ -221,6 +229,7 @@ impl Checkpoint {
                     not_finite: false,
                 },
                 seconds: *seconds,
+                skipped,
             },
             epoch_images: number("epoch_images")?,
             device: entry("device")?.clone(),
@@ -279,6 +288,7 @@ mod tests {
                     not_finite: false,
                 },
                 seconds: 1.0 / 3.0,
+                skipped: 5,
             },
             epoch_images: 1000,
             device: "\"some\" device,\nof two lines".into(),

@@ -1,6 +1,6 @@
 //! The settings of a training run.
 
-use super::method::{LayerRates, Method, class_weights};
+use super::method::{LayerRates, Method, OnNan, class_weights};
 use super::monitor::Monitor;
 use super::schedule::{Policy, Schedule};
 use crate::compress;
@@ -86,6 +86,8 @@ pub struct Config {
     /// [`compress::Schedule`](crate::compress::Schedule): 0.75; with 0 all at once, before
     /// the first step.
     pub prune_over: f64,
+    /// What becomes of a step whose loss or gradients are not finite.
+    pub on_nan: OnNan,
     /// Seed of initial weights, shuffling, augmentation and dropout.
     pub seed: u32,
     /// The device that was asked for: auto, cpu, or part of a name.
@@ -136,6 +138,7 @@ impl Default for Config {
             augment: None,
             prune_to: None,
             prune_over: 0.75,
+            on_nan: OnNan::Stop,
             seed: 0,
             device: "auto".into(),
             limit: None,
@@ -273,6 +276,7 @@ impl Config {
             accumulate: self.accumulate,
             augmentation: self.augmentation()?,
             prunes: self.prune_to.is_some(),
+            on_nan: self.on_nan,
             clip: match self.clip_norm {
                 Some(most) => Some(Clip::Norm(most)),
                 None => self.clip_value.map(Clip::Value),

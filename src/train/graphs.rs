@@ -1,22 +1,24 @@
 //! What a training runs, as graphs over shared states. No device is needed to build them.
 
 use super::feed::{self, Metrics};
-use super::method::Method;
+use super::method::{Method, OnNan};
 use super::weights::{PARAMETERS, STATISTICS, Weights, arenas, upload_as, upload_weights};
 use super::weights::{values_in, weight_values};
 use crate::compress;
 use crate::error::Result;
-use crate::graph::{Arena, Backend, Graph, Part};
+use crate::graph::{Arena, Backend, Graph, Part, Probe};
 use crate::model::{Mode, Model};
 use crate::ops::augment::{Augmentation, Mix};
 use crate::ops::binary::{Binary, BinaryOp};
 use crate::ops::cross_entropy::{Labels, SoftmaxCrossEntropy};
 use crate::ops::fill::Fill;
 use crate::ops::metrics::Metrics as MetricsOp;
+use crate::ops::non_finite::NonFinite;
 use crate::ops::optimizer::{BLOCK, Clip, Running, SquaredNorm, Update};
 use crate::ops::reduction::Reduction;
-use crate::ops::{Array, Builder, Value};
+use crate::ops::{Array, Builder, Step, Value};
 use crate::tensor::TensorType;
+use std::fmt;
 
 /// Images of an evaluation step, unless there are fewer or the device is too small.
 pub const EVAL_BATCH: usize = 256;
@@ -25,6 +27,8 @@ pub(super) const MAX_STEPS: usize = 64;
 /// The state that holds a row of metrics for each step of a submission.
 pub(super) const METRICS: &str = "metrics";
 const GRADIENTS: &str = "gradients";
+/// The layer of the loss in the graphs.
+const LOSS: &str = "loss";
 /// The sum of the gradients of the images since the last update.
 const ACCUMULATED: &str = "accumulated";
 /// Moving averages of parameters and statistics.
@@ -38,6 +42,10 @@ const CLASS_WEIGHTS: &str = "class_weights";
 const GROUPS: &str = "parameter_groups";
 /// How many elements of each block of parameters are no padding.
 const COUNTS: &str = "block_counts";
+/// Raised where the loss or a gradient is not finite. Nothing is updated then.
+const NOT_FINITE: &str = "not_finite";
+/// What a diagnosis finds.
+const PROBES: &str = "probes";
 
 /// The graphs of a model in training.
 pub struct Graphs<'a> {
@@ -65,9 +73,42 @@ impl<'a> Graphs<'a> {
     /// backward, and the update; where gradients are accumulated, that is a graph of
     /// [its own](Self::update).
     ///
+    /// Where the loss or a gradient is not finite, nothing is changed that lasts: the step may
+    /// as well not have been. By [`OnNan::Stop`] that holds for all steps after it.
+    ///
     /// # Errors
     /// If an op refuses the shapes.
     pub fn training(&self, part: &feed::Part, batch: usize) -> Result<Graph> {
+        let (mut graph, gradients) = self.gradients(part, batch)?;
+        let flag = self.check_finite(&mut graph, gradients)?;
+        if self.method.accumulate > 1 {
+            // The loss is a mean: the sum over images is that many times its gradient.
+            let weight = batch as f64;
+            self.run_along(&mut graph, ACCUMULATED, GRADIENTS, Running::Sum { weight })?;
+        } else {
+            self.add_update(&mut graph, gradients, 1.0)?;
+        }
+        let mut graph = graph.optimized();
+        graph.guard(flag, &self.lasting_names());
+        Ok(graph)
+    }
+
+    /// A step that changes nothing that lasts, and tells of each of its values whether it is
+    /// finite.
+    ///
+    /// # Errors
+    /// If an op refuses the shapes.
+    pub fn diagnosis(
+        &self,
+        part: &feed::Part,
+        batch: usize,
+    ) -> Result<(Graph, TensorType, Vec<Probe>)> {
+        let (graph, _) = self.gradients(part, batch)?;
+        graph.optimized().probed(PROBES, &self.lasting_names())
+    }
+
+    /// The graph up to the gradients, in the state that holds them.
+    fn gradients(&self, part: &feed::Part, batch: usize) -> Result<(Graph, Value)> {
         let mut graph = Graph::new();
         let normalization = self.model.normalization();
         let augmentation = &self.method.augmentation;
@@ -85,7 +126,7 @@ impl<'a> Graphs<'a> {
         let logits = self
             .model
             .lower(&mut graph, &values, images, Mode::Training)?;
-        graph.set_layer("loss");
+        graph.set_layer(LOSS);
         let loss = SoftmaxCrossEntropy {
             labels: match self.mix() {
                 Some(_) => Labels::Soft,
@@ -110,14 +151,35 @@ impl<'a> Graphs<'a> {
                 graph.store(gradient, target)?;
             }
         }
-        if self.method.accumulate > 1 {
-            // The loss is a mean: the sum over images is that many times its gradient.
-            let weight = batch as f64;
-            self.run_along(&mut graph, ACCUMULATED, GRADIENTS, Running::Sum { weight })?;
-        } else {
-            self.add_update(&mut graph, gradients, 1.0)?;
+        Ok((graph, gradients))
+    }
+
+    /// Raises the flag where a gradient, or what the step's metrics tell of, is not finite.
+    fn check_finite(&self, graph: &mut Graph, gradients: Value) -> Result<Value> {
+        let flag = graph.state(NOT_FINITE, TensorType::f32([1]));
+        if self.method.on_nan == OnNan::Skip {
+            let shape = [1].into();
+            let lowered = graph.add1(Box::new(Fill { shape, value: 0.0 }), &[])?;
+            graph.store(lowered, flag)?;
         }
-        Ok(graph.optimized())
+        if self.parameters.is_empty() {
+            return Ok(flag);
+        }
+        let rows = graph.state(METRICS, metrics_type());
+        let counts = graph.state(COUNTS, self.counts().ty().clone());
+        let chunks = self.chunks(graph, gradients)?;
+        for (chunk, first) in chunks.iter().zip(first_blocks(graph, &chunks)) {
+            let find = NonFinite {
+                metrics: true,
+                counted_from: Some(first),
+            };
+            graph.add(Box::new(find), &[flag, rows, *chunk, counts])?;
+        }
+        Ok(flag)
+    }
+
+    fn lasting_names(&self) -> Vec<String> {
+        self.lasting_states().into_iter().map(|s| s.0).collect()
     }
 
     /// The update by the gradients accumulated over `images` images, which it clears.
@@ -133,6 +195,11 @@ impl<'a> Graphs<'a> {
             let shape = graph.ty(chunk).shape.clone();
             let zeros = graph.add1(Box::new(Fill { shape, value: 0.0 }), &[])?;
             graph.store(zeros, chunk)?;
+        }
+        // Gradients that are to be skipped were never put in.
+        if self.method.on_nan == OnNan::Stop {
+            let flag = graph.state(NOT_FINITE, TensorType::f32([1]));
+            graph.guard(flag, &self.lasting_names());
         }
         Ok(graph)
     }
@@ -288,12 +355,12 @@ impl<'a> Graphs<'a> {
     fn constants(&self) -> Vec<(&'static str, Array)> {
         let weights = self.method.class_weights.as_ref();
         let weights = weights.map(|w| Array::float(TensorType::f32([w.len()]), w.clone()));
-        let clips_norm = matches!(self.method.clip, Some(Clip::Norm(_)));
+        let counts = (!self.parameters.is_empty()).then(|| self.counts());
         [
             (MIX_SHARES, self.mix().map(|mix| mix.table())),
             (CLASS_WEIGHTS, weights),
             (GROUPS, self.groups()),
-            (COUNTS, clips_norm.then(|| self.counts())),
+            (COUNTS, counts),
         ]
         .into_iter()
         .filter_map(|(name, content)| Some((name, content?)))
@@ -326,6 +393,7 @@ impl<'a> Graphs<'a> {
             backend.create(name, content.ty())?;
             backend.write(name, &content)?;
         }
+        backend.create(NOT_FINITE, &TensorType::f32([1]))?;
         backend.create(METRICS, &metrics_type())
     }
 
@@ -377,6 +445,46 @@ impl<'a> Graphs<'a> {
         Ok(())
     }
 
+    /// Takes a step on a backend that holds the states, changing nothing that lasts, and tells
+    /// which value is the first that is not finite; `None` where all are.
+    pub(super) fn diagnose(
+        &self,
+        backend: &mut dyn Backend,
+        part: &feed::Part,
+        batch: usize,
+        step: &Step,
+    ) -> Result<Option<Suspect>> {
+        let (graph, ty, probes) = self.diagnosis(part, batch)?;
+        backend.create(PROBES, &ty)?;
+        let program = backend.compile(graph)?;
+        backend.run(program, std::slice::from_ref(step))?;
+        let flags = backend.read(PROBES)?;
+        let raised = |probe: &&Probe| flags.f()[probe.flag] != 0.0;
+        let loss = probes.iter().position(|p| p.layer == LOSS);
+        let first = probes.iter().enumerate().find(|(_, p)| raised(p));
+        Ok(first.map(|(i, probe)| {
+            let (layer, op) = (probe.layer.clone(), probe.op);
+            match loss.is_some_and(|loss| i > loss) {
+                true => Suspect::Gradient { layer, op },
+                false => Suspect::Output { layer, op },
+            }
+        }))
+    }
+
+    /// Reads the weights as they are in training back, without their averages.
+    pub(super) fn read_parameters(&self, backend: &mut dyn Backend) -> Result<Weights> {
+        let mut weights = Weights::new();
+        for (state, arena) in [
+            (PARAMETERS, &self.parameters),
+            (STATISTICS, &self.statistics),
+        ] {
+            if !arena.is_empty() {
+                weights.extend(arena.unpack(&backend.read(state)?)?);
+            }
+        }
+        Ok(weights)
+    }
+
     /// Reads all weights back; their averages, where they are averaged.
     pub(super) fn read_weights(&self, backend: &mut dyn Backend) -> Result<Weights> {
         let mut weights = Weights::new();
@@ -386,6 +494,37 @@ impl<'a> Graphs<'a> {
             }
         }
         Ok(weights)
+    }
+}
+
+/// The first value that was not finite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Suspect {
+    /// A weight of this name, before the step.
+    Weight(String),
+    /// The result of an op of a layer, going forward.
+    Output {
+        /// The layer, or `input` or `loss`.
+        layer: String,
+        /// The op within it.
+        op: &'static str,
+    },
+    /// The gradient computed by an op of a layer.
+    Gradient {
+        /// The layer, or `loss`.
+        layer: String,
+        /// The op within it.
+        op: &'static str,
+    },
+}
+
+impl fmt::Display for Suspect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Weight(name) => write!(f, "the weight {name}"),
+            Self::Output { layer, op } => write!(f, "the output of layer {layer} ({op})"),
+            Self::Gradient { layer, op } => write!(f, "a gradient of layer {layer} ({op})"),
+        }
     }
 }
 

@@ -4,6 +4,35 @@ use crate::error::{Error, Result};
 use crate::model::{Model, Patterns};
 use crate::ops::augment::Augmentation;
 use crate::ops::optimizer::{Clip, Optimizer};
+use serde::{Deserialize, Serialize};
+
+/// What becomes of a step whose loss or gradients are not finite. It changes nothing that
+/// lasts, either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnNan {
+    /// The training ends with an error that names the first layer that gave such a value.
+    #[default]
+    Stop,
+    /// It is left out and counted; where gradients are accumulated, its batch is.
+    Skip,
+}
+
+impl OnNan {
+    /// By name.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that names the two.
+    pub fn by_name(name: &str) -> Result<Self> {
+        match name {
+            "stop" => Ok(Self::Stop),
+            "skip" => Ok(Self::Skip),
+            _ => Err(Error::Usage(format!(
+                "--on-nan must be stop or skip, found {name}"
+            ))),
+        }
+    }
+}
 
 /// How the loss is formed and how its gradient changes the weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +61,8 @@ pub struct Method {
     pub accumulate: usize,
     /// Whether a mask holds weights at zero.
     pub prunes: bool,
+    /// What becomes of a step that is not finite.
+    pub on_nan: OnNan,
 }
 
 impl From<Optimizer> for Method {
@@ -48,6 +79,7 @@ impl From<Optimizer> for Method {
             ema: None,
             accumulate: 1,
             prunes: false,
+            on_nan: OnNan::Stop,
         }
     }
 }

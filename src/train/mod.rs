@@ -24,8 +24,8 @@ pub use callbacks::Callbacks;
 pub use checkpoint::{Checkpoint, FORMAT as CHECKPOINT_FORMAT, Position};
 pub use config::Config;
 pub use feed::{Metrics, Part};
-pub use graphs::{EVAL_BATCH, Graphs};
-pub use method::{LayerRates, Method};
+pub use graphs::{EVAL_BATCH, Graphs, Suspect};
+pub use method::{LayerRates, Method, OnNan};
 pub use monitor::{Monitor, Patience, Verdict};
 pub use retry::{Retry, Start, train_with_retries};
 pub use run_folder::{HistoryRow, RunFolder};
@@ -65,6 +65,13 @@ pub enum Event {
         loss: f64,
         /// Training speed so far in this epoch.
         images_per_s: f64,
+    },
+    /// A step was left out, since its loss or gradients were not finite.
+    Skipped {
+        /// Steps since training began.
+        step: u32,
+        /// The epoch, from 1.
+        epoch: usize,
     },
     /// Some submissions have come back.
     Progress {
@@ -109,6 +116,8 @@ pub struct Summary {
     /// The epoch of `best.safetensors`: of those that were validated, the first with the best
     /// [`Config::monitor`].
     pub best: Option<usize>,
+    /// Steps left out since training began, see [`OnNan::Skip`].
+    pub skipped: u32,
     /// The last epoch.
     pub last: Option<HistoryRow>,
 }

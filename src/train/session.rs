@@ -2,7 +2,8 @@
 
 use super::checkpoint::State;
 use super::feed::{Metrics, Part};
-use super::graphs::{EVAL_BATCH, Graphs, MAX_STEPS, METRICS};
+use super::graphs::{EVAL_BATCH, Graphs, MAX_STEPS, METRICS, Suspect};
+use super::method::OnNan;
 use super::pace::Pace;
 use super::schedule::Schedule;
 use super::{Callbacks, Checkpoint, Config, Event, HistoryRow, Position, Weights};
@@ -33,6 +34,8 @@ pub struct Session<'a> {
     schedule: Schedule,
     pruning: Option<compress::Schedule>,
     steps_taken: u32,
+    /// The step that was not finite, after which nothing is updated.
+    diverged: Option<Step>,
     pace: Pace,
     steady: Counters,
 }
@@ -151,6 +154,7 @@ impl<'a> Session<'a> {
             schedule,
             pruning,
             steps_taken: 0,
+            diverged: None,
             pace: Pace::new(MAX_STEPS),
             steady: Counters::default(),
         })
@@ -181,7 +185,9 @@ impl<'a> Session<'a> {
     }
 
     /// Trains from `position` to the end of its epoch, or until the callbacks stop it or
-    /// the moment `until` is past; then by at least one submission, where any is left.
+    /// the moment `until` is past; then by at least one submission, where any is left. By
+    /// [`OnNan::Stop`] it ends before a step that is not finite, see
+    /// [`diverged`](Self::diverged).
     ///
     /// # Errors
     /// If the device fails.
@@ -201,12 +207,13 @@ impl<'a> Session<'a> {
             self.backend.run(self.programs.shuffle, &[step])?;
         }
         let start = position.images;
-        let mut progress = Progress::new(position, self.train.len, self.config.log_every);
+        let mut progress = Progress::new(position, self.train.len, self.config);
         let mut flying: VecDeque<InFlight> = VecDeque::new();
         let mut first = start;
         self.pace.pause();
         loop {
             let halt = callbacks.stopped() || until.is_some_and(|t| Instant::now() >= t);
+            let halt = halt || self.diverged.is_some();
             let more = first < self.train.len && (first == start || !halt);
             if more && flying.len() < IN_FLIGHT {
                 let sent = self.submit_training(first)?;
@@ -215,14 +222,45 @@ impl<'a> Session<'a> {
             } else if let Some(oldest) = flying.pop_front() {
                 let rows = self.collect(&oldest)?;
                 self.pace.finished(oldest.steps.len());
-                progress.add(&oldest, &rows, callbacks);
+                if self.diverged.is_none() {
+                    self.diverged = progress.add(&oldest, &rows, callbacks);
+                }
             } else {
                 break;
             }
         }
         progress.position.seconds = progress.seconds();
+        // Steps beyond one that is not finite were not taken.
+        self.steps_taken = progress.position.steps;
         self.count_steady(before);
         Ok(())
+    }
+
+    /// The step that was not finite, before which training stopped.
+    pub fn diverged(&self) -> Option<u32> {
+        self.diverged.map(|step| step.number)
+    }
+
+    /// Takes that step again, changing nothing, and tells where it went wrong: a weight that
+    /// was not finite before, or the first value in the order they are computed. `None` if
+    /// there was no such step, or nothing is wrong with it now.
+    ///
+    /// # Errors
+    /// If the device fails or has no memory for it.
+    pub fn diagnose(&mut self) -> Result<Option<Suspect>> {
+        let Some(step) = self.diverged else {
+            return Ok(None);
+        };
+        let spoilt = |x: &f32| !x.is_finite();
+        let weights = self.graphs.read_parameters(&mut *self.backend)?;
+        let weight = weights
+            .into_iter()
+            .find(|(_, w)| w.data().iter().any(spoilt));
+        if let Some((layer, _)) = weight {
+            return Ok(Some(Suspect::Weight(layer)));
+        }
+        let (graphs, batch) = (&self.graphs, step.count as usize);
+        graphs.diagnose(&mut *self.backend, &self.train, batch, &step)
     }
 
     /// All that is needed to go on from `position`; its epochs that are over come from
@@ -478,19 +516,19 @@ impl<'a> Session<'a> {
 struct Progress<'a> {
     position: &'a mut Position,
     total: usize,
-    log_every: usize,
+    config: &'a Config,
     started: Instant,
     /// Seconds of the epoch before that.
     earlier: f64,
 }
 
 impl<'a> Progress<'a> {
-    fn new(position: &'a mut Position, total: usize, log_every: usize) -> Self {
+    fn new(position: &'a mut Position, total: usize, config: &'a Config) -> Self {
         Self {
             earlier: position.seconds,
             position,
             total,
-            log_every,
+            config,
             started: Instant::now(),
         }
     }
@@ -499,19 +537,37 @@ impl<'a> Progress<'a> {
         self.earlier + self.started.elapsed().as_secs_f64()
     }
 
-    fn add(&mut self, sent: &InFlight, rows: &[Metrics], callbacks: &mut Callbacks<'_>) {
-        self.position.images += sent.images;
-        let images_per_s = self.position.images as f64 / self.seconds().max(1e-9);
+    /// Counts the steps that came back; up to one that is not finite, which is returned, or
+    /// without such ones.
+    fn add(
+        &mut self,
+        sent: &InFlight,
+        rows: &[Metrics],
+        callbacks: &mut Callbacks<'_>,
+    ) -> Option<Step> {
         let epoch = self.position.epoch;
+        let log_every = self.config.log_every;
+        let mut diverged = None;
         for (step, row) in sent.steps.iter().zip(rows) {
+            if row.not_finite && self.config.on_nan == OnNan::Stop {
+                diverged = Some(*step);
+                break;
+            }
             self.position.steps = step.number;
+            self.position.images += step.count as usize;
+            if row.not_finite {
+                self.position.skipped += 1;
+                let step = step.number;
+                callbacks.event(Event::Skipped { step, epoch });
+                continue;
+            }
             self.position.metrics.add(row);
-            if self.log_every > 0 && (step.number as usize).is_multiple_of(self.log_every) {
+            if log_every > 0 && (step.number as usize).is_multiple_of(log_every) {
                 callbacks.event(Event::Step {
                     step: step.number,
                     epoch,
                     loss: row.loss(),
-                    images_per_s,
+                    images_per_s: self.images_per_s(),
                 });
             }
         }
@@ -520,8 +576,13 @@ impl<'a> Progress<'a> {
             done: self.position.images,
             total: self.total,
             metrics: self.position.metrics,
-            images_per_s,
+            images_per_s: self.images_per_s(),
         });
+        diverged
+    }
+
+    fn images_per_s(&self) -> f64 {
+        self.position.images as f64 / self.seconds().max(1e-9)
     }
 }
 

@@ -84,6 +84,7 @@ impl<'a, 'c> Training<'a, 'c> {
             stopped: self.callbacks.stopped(),
             out_of_patience: self.out_of_patience,
             best: self.best(),
+            skipped: self.position.skipped,
             last,
         };
         if self.config.profile && !summary.stopped {
@@ -110,7 +111,15 @@ impl<'a, 'c> Training<'a, 'c> {
             steps,
             metrics,
             seconds,
+            skipped,
         } = self.position;
+        if metrics.samples == 0.0 && !self.callbacks.stopped() {
+            return Err(Error::Diverged(format!(
+                "every step of epoch {epoch} was skipped: none had a finite loss and finite \
+                 gradients; try a smaller --learning-rate (it was {})",
+                self.session.learning_rate()
+            )));
+        }
         let row = HistoryRow {
             epoch,
             images,
@@ -124,7 +133,10 @@ impl<'a, 'c> Training<'a, 'c> {
         };
         let validated = validation.is_some() || !self.session.validates();
         if images == self.session.epoch_images() && validated {
-            self.position = Position::before_epoch(epoch + 1, steps);
+            self.position = Position {
+                skipped,
+                ..Position::before_epoch(epoch + 1, steps)
+            };
             self.observe(&row);
         }
         self.save(&row)?;
@@ -139,18 +151,36 @@ impl<'a, 'c> Training<'a, 'c> {
             let until = self.next_turn();
             let (position, callbacks) = (&mut self.position, &mut self.callbacks);
             self.session.train(position, until, callbacks)?;
-            if position.metrics.not_finite {
-                return Err(Error::Runtime(format!(
-                    "the loss stopped being finite in epoch {}; try a smaller --learning-rate \
-                     (it was {})",
-                    position.epoch, self.config.learning_rate
-                )));
+            if let Some(step) = self.session.diverged() {
+                return Err(self.diverged(step));
             }
+            let (position, callbacks) = (&self.position, &self.callbacks);
             if position.images == self.session.epoch_images() || callbacks.stopped() {
                 return Ok(());
             }
             self.checkpoint()?;
         }
+    }
+
+    /// Writes a checkpoint of the state before a step that was not finite, and tells where it
+    /// went wrong.
+    fn diverged(&mut self, step: u32) -> Error {
+        let culprit = match self.session.diagnose() {
+            Ok(Some(suspect)) => format!("the first to be NaN or infinite was {suspect}"),
+            Ok(None) => "taken again, all of it was finite".to_owned(),
+            Err(error) => format!("where it began could not be found: {error}"),
+        };
+        if let Err(error) = self.checkpoint() {
+            return error;
+        }
+        let run = self.folder.path().display();
+        Error::Diverged(format!(
+            "the training diverged at step {step}, in epoch {}: {culprit}. That step was not \
+             applied. Try a smaller --learning-rate (it was {}), --warmup or --clip-norm 1; \
+             `gpucnn train --resume {run} --on-nan skip` goes on without such steps",
+            self.position.epoch,
+            self.session.learning_rate()
+        ))
     }
 
     fn next_turn(&self) -> Option<Instant> {

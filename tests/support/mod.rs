@@ -48,6 +48,16 @@ pub fn filled(draw: &mut Draw, ty: &TensorType, fill: &Fill) -> Array {
             let mut level = || f64::from((draw.int(0, count - 1) as f64 * spacing - 1.0) as f32);
             Array::float(ty.clone(), (0..len).map(|_| level()).collect())
         }
+        Fill::Spoilt(count) => {
+            let mut data: Vec<f64> = (0..len)
+                .map(|_| f64::from(draw.float(-1.0, 1.0) as f32))
+                .collect();
+            for _ in 0..*count {
+                let spoilt = draw.pick(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY]);
+                data[draw.int(0, len - 1)] = spoilt;
+            }
+            Array::float(ty.clone(), data)
+        }
         Fill::Indices(data) => Array::index(ty.clone(), data.clone()),
         Fill::Below(bound) => {
             let data = (0..len).map(|_| draw.int(0, *bound as usize - 1) as u32);
