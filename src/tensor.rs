@@ -26,9 +26,11 @@ impl Shape {
         self.0.len()
     }
 
-    /// The number of elements (1 for a scalar).
+    /// The number of elements (1 for a scalar); [`usize::MAX`] where it cannot be counted.
     pub fn len(&self) -> usize {
-        self.0.iter().product()
+        let zero = self.0.contains(&0);
+        let product = self.0.iter().fold(1, |n: usize, d| n.saturating_mul(*d));
+        if zero { 0 } else { product }
     }
 
     /// Whether there is no element at all.
@@ -162,7 +164,8 @@ impl TensorType {
 
     /// Bytes of storage: the elements, rounded up to whole 32-bit words.
     pub fn bytes(&self) -> u64 {
-        ((self.shape.len() * self.dtype.size()) as u64).next_multiple_of(4)
+        let bytes = self.shape.len().saturating_mul(self.dtype.size());
+        (bytes as u64).min(u64::MAX - 3).next_multiple_of(4)
     }
 }
 

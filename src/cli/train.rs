@@ -350,7 +350,8 @@ impl Reporter {
                     .set_prefix(format!("epoch {epoch}/{}", self.epochs));
                 self.bar.set_length(total as u64);
                 self.bar.set_position(done as u64);
-                let left = (total * (self.epochs - epoch + 1) - done) as f64 / images_per_s;
+                let all = total as f64 * (self.epochs - epoch + 1) as f64;
+                let left = (all - done as f64) / images_per_s;
                 self.bar.set_message(format!(
                     "loss {:.4}, accuracy {:.2}%, {images_per_s:.0} images/s, {} left",
                     metrics.loss(),

@@ -189,6 +189,18 @@ struct LayerEntry {
     trainable: bool,
 }
 
+/// The largest number that makes sense in a layer; products of a few fit 64 bits.
+const MOST: i64 = 1 << 20;
+
+/// A number in a value that is larger.
+fn too_large(value: &toml::Value) -> Option<i64> {
+    match value {
+        toml::Value::Integer(n) => Some(*n).filter(|n| *n > MOST),
+        toml::Value::Array(values) => values.iter().find_map(too_large),
+        _ => None,
+    }
+}
+
 fn layer(mut table: toml::Table, source: &str, number: usize) -> Result<LayerEntry> {
     let fail = |problem: String| Error::model(source, format!("layer {number}: {problem}"));
     let text = |value: toml::Value, field: &str| match value {
@@ -225,6 +237,10 @@ fn layer(mut table: toml::Table, source: &str, number: usize) -> Result<LayerEnt
         Some(value) => text(value, "type")?,
         None => return Err(fail("has no type".into())),
     };
+    if let Some(number) = table.values().find_map(too_large) {
+        let problem = format!("{type_name}: {number} is too large; at most {MOST} is meant");
+        return Err(fail(problem));
+    }
     let layer = Layer::from_table(&type_name, table)
         .ok_or_else(|| {
             fail(format!(

@@ -53,7 +53,17 @@ impl<'a> Lowering<'a> {
         self.trainable = named.trainable;
         self.graph.set_layer(&named.name);
         self.index += 1;
-        named.layer.lower(self, inputs)
+        let output = named.layer.lower(self, inputs)?;
+        self.check_size("its output", &self.shape(output))?;
+        Ok(output)
+    }
+
+    /// Refuses what no device could hold, before anything is counted or made of it.
+    fn check_size(&self, what: &str, shape: &Shape) -> Result<()> {
+        match i32::try_from(shape.len()) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(self.error(format!("{what} {shape} has over 2^31 elements"))),
+        }
     }
 
     /// Training or inference.
@@ -133,6 +143,7 @@ impl<'a> Lowering<'a> {
     }
 
     fn tensor(&mut self, role: &str, shape: Shape, init: Init, trainable: bool) -> Result<Value> {
+        self.check_size(role, &shape)?;
         let name = format!("{}.{role}", self.layer);
         match &mut self.parameters {
             Parameters::Given(values) => values

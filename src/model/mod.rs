@@ -366,6 +366,11 @@ impl Model {
             let problem = format!("input {:?} must be at least 1 everywhere", self.input);
             return Err(Error::model(&self.name, problem));
         }
+        let size = Shape::from(self.input).len();
+        if i32::try_from(size).is_err() {
+            let problem = format!("input {:?} has over 2^31 elements", self.input);
+            return Err(Error::model(&self.name, problem));
+        }
         let mut graph = Graph::new();
         let images = graph.state(INPUT, TensorType::f32([batch, c, h, w]));
         let mut found = Vec::new();

@@ -69,7 +69,8 @@ impl Model {
                 let mut flops = 0;
                 let mut renames = true;
                 for node in nodes {
-                    flops += node.op.flops(&types(&node.inputs), &types(&node.outputs));
+                    let more = node.op.flops(&types(&node.inputs), &types(&node.outputs));
+                    flops = more.saturating_add(flops);
                     renames &= node.op.alias().is_some();
                 }
                 let count = |trainable: bool| {
@@ -95,7 +96,7 @@ impl Model {
             input: self.input(),
             parameters: layers.iter().map(|l| l.parameters).sum(),
             statistics: layers.iter().map(|l| l.statistics).sum(),
-            flops: layers.iter().map(|l| l.flops).sum(),
+            flops: layers.iter().fold(0, |n, l| n.saturating_add(l.flops)),
             activation_bytes: layers.iter().map(|l| l.activation_bytes).sum(),
             layers,
         })

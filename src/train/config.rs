@@ -317,6 +317,9 @@ impl Config {
         ];
         for (flag, value) in counts {
             require(flag, value != Some(0), "at least 1", 0)?;
+            // Products of any two, and of one with a number of images, fit 64 bits.
+            let value = value.unwrap_or(1);
+            require(flag, i32::try_from(value).is_ok(), "below 2^31", value)?;
         }
         let positive = [
             ("--learning-rate", Some(self.learning_rate)),

@@ -287,7 +287,9 @@ impl RunFolder {
     /// # Errors
     /// Whatever is wrong with its file.
     pub fn model(&self) -> Result<Model> {
-        Model::load(&self.path.join(MODEL).to_string_lossy())
+        let path = self.path.join(MODEL);
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, "read", e))?;
+        Model::from_toml(&text, &path.to_string_lossy())
     }
 
     /// The weights, checked against the model.

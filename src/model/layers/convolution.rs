@@ -93,8 +93,8 @@ impl Lower for Conv2d {
         }
         let [kh, kw] = self.kernel.0;
         let init = Init::GlorotUniform {
-            fan_in: channels / self.groups * kh * kw,
-            fan_out: self.filters * kh * kw,
+            fan_in: (channels / self.groups * kh).saturating_mul(kw),
+            fan_out: (self.filters * kh).saturating_mul(kw),
         };
         let shape = [self.filters, channels / self.groups, kh, kw];
         let weight = lowering.parameter("weight", shape, init)?;

@@ -87,7 +87,7 @@ impl Op for AvgPool2d {
 
     fn flops(&self, _inputs: &[TensorType], outputs: &[TensorType]) -> u64 {
         let [kh, kw] = self.window.kernel;
-        (outputs[0].shape.len() * kh * kw) as u64
+        (outputs[0].shape.len() as u64).saturating_mul((kh * kw) as u64)
     }
 }
 
