@@ -241,6 +241,12 @@ impl Gpu {
         }
     }
 
+    /// Bytes of memory in use on the device, where that can be told.
+    pub fn allocated_bytes(&self) -> Option<u64> {
+        let report = self.device.generate_allocator_report();
+        report.map(|r| r.total_allocated_bytes)
+    }
+
     /// Gives the device up at once, with all that is on it. Whatever uses it from then on
     /// fails.
     pub fn destroy(&self) {

@@ -28,7 +28,7 @@ impl Init {
             Self::Zeros => {}
             Self::Ones => tensor.data_mut().fill(1.0),
             Self::GlorotUniform { fan_in, fan_out } => {
-                let limit = (6.0 / (fan_in as f64 + fan_out as f64)).sqrt() as f32;
+                let limit = (6.0 / (*fan_in as f64 + *fan_out as f64)).sqrt() as f32;
                 let mut rng = ChaCha8Rng::seed_from_u64(u64::from(seed));
                 rng.set_stream(index as u64);
                 for x in tensor.data_mut() {
