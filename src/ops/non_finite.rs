@@ -151,7 +151,7 @@ fn sample(draw: &mut Draw) -> Sample {
     };
     let most = draw.pick(&[5, 400, 9000]);
     let len = draw.int(1, most);
-    let mut inputs = vec![(TensorType::f32([1]), Fill::Uniform(0.0, 0.0))];
+    let mut inputs = vec![(TensorType::f32([1]), Fill::Uniform(0.0, 1.0))];
     if op.metrics {
         inputs.push((TensorType::f32([draw.int(1, 4), 4]), Fill::Levels(3)));
     }
