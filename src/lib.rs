@@ -61,13 +61,13 @@
 //! to their shapes, memory is shared by what does not live at the same time, and a step is
 //! the same list of dispatches every time. The data set lies on the device as bytes, and is
 //! shuffled, gathered and normalised there. Many steps go into a submission; what comes back
-//! is one row of metrics a step.
+//! is one row of metrics a step, and the logits of each validation.
 //!
 //! A module uses only those of its own row or of rows below:
 //!
 //! | modules | hold |
 //! |---|---|
-//! | [`train`], [`infer`], [`compress`], [`report`] | the training loop, prediction and evaluation, pruning, profiles |
+//! | [`train`], [`infer`], [`compress`], [`report`] | the training loop, prediction and evaluation, pruning, pages and profiles |
 //! | [`model`], [`data`], [`formats`] | layers and model files; data sets; weight files |
 //! | [`graph`] | building, differentiating, fusing, placing in memory, running |
 //! | [`ops`] | every op in one place: shapes, gradient, reference, launch |

@@ -208,8 +208,8 @@ fn a_run_that_is_killed_again_and_again_ends_in_the_same_bits() {
     work.assert_same("killed", "alone");
     // Nothing unfinished lies about.
     let names = std::fs::read_dir(work.files.path("killed")).unwrap();
-    // Model, weights, best weights, history, settings, classes and the checkpoints.
-    assert_eq!(names.count(), 7);
+    // Model, weights, best weights, history, settings, classes, the page and the checkpoints.
+    assert_eq!(names.count(), 8);
     assert_eq!(work.checkpoints("killed").len(), 2);
 }
 
@@ -369,6 +369,11 @@ fn a_full_disk_stops_no_training_and_leaves_no_half_file() {
     let lines = json_lines(&output.stdout);
     let warnings = lines.iter().filter(|l| l["event"] == "warning");
     let warnings: Vec<_> = warnings.map(|l| l["message"].as_str().unwrap()).collect();
+    // The page has more, too. It is written at the start, after both epochs and at the end.
+    let (pages, warnings): (Vec<_>, Vec<_>) = warnings
+        .into_iter()
+        .partition(|w| w.contains("report.html: cannot write"));
+    assert_eq!(pages.len(), 4, "{pages:?}");
     // Before the first step and after both epochs.
     assert_eq!(warnings.len(), 3, "{warnings:?}");
     for warning in &warnings[..2] {

@@ -233,7 +233,7 @@ fn cifar_losses_are_those_of_the_reference() {
 }
 
 #[test]
-fn a_step_sends_back_its_row_of_metrics_and_no_more() {
+fn a_step_sends_back_its_row_of_metrics_and_a_validation_its_logits() {
     // Four f32: loss, correct, samples, not finite.
     const ROW: u64 = 16;
     let data = random_data([1, 12, 12], 120, 300);
@@ -246,7 +246,9 @@ fn a_step_sends_back_its_row_of_metrics_and_no_more() {
         let summary = Run::new(&small_model(), &data, &config, own_gpu()).summary;
         // 300 images are evaluated in two steps.
         let steps = 2 * (120_u64.div_ceil(batch_size as u64) + 2);
-        assert_eq!(summary.bytes_read_back, ROW * steps, "batch {batch_size}");
+        let logits = 2 * 300 * 4 * small_model().classes() as u64;
+        let expected = ROW * steps + logits;
+        assert_eq!(summary.bytes_read_back, expected, "batch {batch_size}");
         assert!(summary.waits <= summary.submissions, "{summary:?}");
     }
 }

@@ -28,6 +28,7 @@ mod predict;
 mod prune;
 mod quantize;
 mod recipe;
+mod report;
 #[cfg(feature = "serve")]
 mod serve;
 mod shared;
@@ -60,6 +61,7 @@ enum Command {
     Export(export::Args),
     Prune(prune::Args),
     Quantize(quantize::Args),
+    Report(report::Args),
     Devices(devices::Args),
     Bench(bench::Args),
     Summary(summary::Args),
@@ -88,6 +90,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Export(args) => export::run(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Quantize(args) => quantize::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Summary(args) => summary::run(&args),

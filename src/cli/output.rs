@@ -19,14 +19,3 @@ pub fn json(value: &impl Serialize) {
         let _ = writeln!(std::io::stdout(), "{line}");
     }
 }
-
-/// Seconds for people: `42 s`, `3 min 20 s`, `1 h 05 min`.
-pub fn duration(seconds: f64) -> String {
-    let whole = seconds.max(0.0).round() as u64;
-    match whole {
-        0..=9 => format!("{seconds:.1} s"),
-        10..=59 => format!("{whole} s"),
-        60..=3599 => format!("{} min {:02} s", whole / 60, whole % 60),
-        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
-    }
-}

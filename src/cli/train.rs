@@ -8,7 +8,7 @@ use gpucnn::data::Dataset;
 use gpucnn::formats::atomic;
 use gpucnn::graph::{Backend, Profile};
 use gpucnn::model::Model;
-use gpucnn::report::profile;
+use gpucnn::report::{duration, profile};
 use gpucnn::train::{
     self, Callbacks, Config, Event, HistoryRow, OnNan, Retry, RunFolder, Start, Summary,
 };
@@ -345,6 +345,7 @@ impl Reporter {
                 total,
                 metrics,
                 images_per_s,
+                learning_rate: _,
             } => {
                 self.bar
                     .set_prefix(format!("epoch {epoch}/{}", self.epochs));
@@ -356,7 +357,7 @@ impl Reporter {
                     "loss {:.4}, accuracy {:.2}%, {images_per_s:.0} images/s, {} left",
                     metrics.loss(),
                     100.0 * metrics.accuracy(),
-                    output::duration(left)
+                    duration(left)
                 ));
             }
             Event::Epoch(row) => self.epoch(&row),
@@ -419,7 +420,7 @@ impl Reporter {
             self.epochs,
             row.loss,
             100.0 * row.accuracy,
-            output::duration(row.seconds),
+            duration(row.seconds),
             row.images_per_s
         ));
     }
@@ -462,7 +463,7 @@ impl Reporter {
             );
             return;
         }
-        let (time, run) = (output::duration(summary.seconds), &self.run);
+        let (time, run) = (duration(summary.seconds), &self.run);
         let best = match summary.best {
             Some(epoch) => format!("; the best validation was that of epoch {epoch}"),
             None => String::new(),

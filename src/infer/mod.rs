@@ -14,7 +14,7 @@ use crate::model::{Mode, Model};
 use crate::ops::batch::GatherImages;
 use crate::ops::{Array, Builder, Step, Value};
 use crate::tensor::TensorType;
-use crate::train::{Weights, arenas, upload_weights, weight_values};
+use crate::train::{Examined, Weights, arenas, upload_weights, weight_values};
 use std::collections::BTreeSet;
 
 const IMAGES: &str = "images";
@@ -134,6 +134,22 @@ impl Predictor {
         Ok(logits)
     }
 
+    /// The logits of labelled images, for a report.
+    ///
+    /// # Errors
+    /// If the device fails. `progress` is called with images done.
+    pub fn examine(&mut self, split: &Split, progress: &dyn Fn(usize)) -> Result<Examined> {
+        let image: usize = self.input.iter().product();
+        let mut examined = Examined::new(split.clone(), self.classes);
+        for bytes in split.images.chunks(image * self.batch) {
+            for logits in self.logits(bytes)? {
+                examined.add(logits);
+            }
+            progress(examined.len());
+        }
+        Ok(examined)
+    }
+
     /// Evaluates labelled images.
     ///
     /// # Errors
@@ -223,14 +239,14 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    fn new(classes: usize) -> Self {
+    pub(crate) fn new(classes: usize) -> Self {
         Self {
             confusion: vec![vec![0; classes]; classes],
             loss_sum: 0.0,
         }
     }
 
-    fn add(&mut self, logits: &[f32], label: usize) {
+    pub(crate) fn add(&mut self, logits: &[f32], label: usize) {
         self.confusion[label][argmax(logits)] += 1;
         self.loss_sum -= probabilities(logits)[label].max(f64::MIN_POSITIVE).ln();
     }

@@ -26,6 +26,8 @@ pub const EVAL_BATCH: usize = 256;
 pub(super) const MAX_STEPS: usize = 64;
 /// The state that holds a row of metrics for each step of a submission.
 pub(super) const METRICS: &str = "metrics";
+/// The state that holds the logits of an evaluation step.
+pub(super) const LOGITS: &str = "evaluation.logits";
 const GRADIENTS: &str = "gradients";
 /// The layer of the loss in the graphs.
 const LOSS: &str = "loss";
@@ -204,7 +206,7 @@ impl<'a> Graphs<'a> {
         Ok(graph)
     }
 
-    /// Metrics of `batch` images of a part, in inference mode.
+    /// Metrics and logits of `batch` images of a part, in inference mode.
     ///
     /// # Errors
     /// If an op refuses the shapes.
@@ -218,7 +220,13 @@ impl<'a> Graphs<'a> {
             .model
             .lower(&mut graph, &values, images, Mode::Inference)?;
         add_metrics(&mut graph, logits, labels)?;
+        let kept = graph.state(LOGITS, self.logits_type(batch));
+        graph.store(logits, kept)?;
         Ok(graph.optimized())
+    }
+
+    pub(super) fn logits_type(&self, batch: usize) -> TensorType {
+        TensorType::f32([batch, self.model.classes()])
     }
 
     /// The states that are evaluated and saved.

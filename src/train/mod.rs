@@ -8,10 +8,12 @@
 mod callbacks;
 mod checkpoint;
 mod config;
+mod examined;
 mod feed;
 mod graphs;
 mod method;
 mod monitor;
+mod observer;
 mod pace;
 mod retry;
 mod run_folder;
@@ -23,14 +25,16 @@ mod weights;
 pub use callbacks::Callbacks;
 pub use checkpoint::{Checkpoint, FORMAT as CHECKPOINT_FORMAT, Position};
 pub use config::Config;
+pub use examined::Examined;
 pub use feed::{Metrics, Part};
 pub use graphs::{EVAL_BATCH, Graphs, Suspect};
 pub use method::{LayerRates, Method, OnNan};
 pub use monitor::{Monitor, Patience, Verdict};
+pub use observer::{Observer, Seen};
 pub use retry::{Retry, Start, train_with_retries};
 pub use run_folder::{HistoryRow, RunFolder};
 pub use schedule::{Policy, Schedule};
-pub use session::Session;
+pub use session::{Session, validation_images};
 pub use weights::Weights;
 pub(crate) use weights::{arenas, upload_weights, weight_values};
 
@@ -38,6 +42,7 @@ use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::graph::{Backend, Graph, MemoryPlan, Profile};
 use crate::model::Model;
+use crate::report::Recorder;
 use std::time::Instant;
 use training::Training;
 
@@ -85,6 +90,8 @@ pub enum Event {
         metrics: Metrics,
         /// Training speed so far in this epoch.
         images_per_s: f64,
+        /// Learning rate of the last update.
+        learning_rate: f64,
     },
     /// An epoch is over, validated and saved; or stopped and saved.
     Epoch(HistoryRow),
@@ -144,11 +151,12 @@ pub fn train(
     weights: &Weights,
     backend: Box<dyn Backend>,
     folder: &mut RunFolder,
-    mut callbacks: Callbacks<'_>,
+    callbacks: Callbacks<'_>,
 ) -> Result<Summary> {
     let begin = Instant::now();
     let session = Session::new(model, data, config, weights, backend)?;
     folder.begin()?;
+    let mut callbacks = callbacks.observed_by(Recorder::new(model, config, folder));
     callbacks.event(session.start_event());
     let position = Position::before_epoch(1, 0);
     let place = folder.path().to_owned();
@@ -172,7 +180,7 @@ pub fn resume(
     checkpoint: &Checkpoint,
     backend: Box<dyn Backend>,
     folder: &mut RunFolder,
-    mut callbacks: Callbacks<'_>,
+    callbacks: Callbacks<'_>,
 ) -> Result<Summary> {
     let begin = Instant::now();
     let weights = model.initial_weights(config.seed);
@@ -180,6 +188,7 @@ pub fn resume(
     session.restore(checkpoint)?;
     folder.go_on(config, &checkpoint.history)?;
     folder.begin()?;
+    let mut callbacks = callbacks.observed_by(Recorder::new(model, config, folder));
     callbacks.event(session.start_event());
     let position = checkpoint.position;
     let place = folder.path().to_owned();

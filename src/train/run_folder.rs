@@ -52,7 +52,7 @@ pub(super) fn from_csv(text: &str, path: &Path) -> Result<Vec<HistoryRow>> {
 
 /// A run on disk: `model.toml`, `weights.safetensors`, `best.safetensors` (the weights of the
 /// epoch whose validation was the best, where there is one), `history.csv`, `config.toml`,
-/// `classes.txt` and the folder `checkpoints`.
+/// `classes.txt` and the folder `checkpoints`; a training also keeps `report.html` there.
 #[derive(Clone, Debug)]
 pub struct RunFolder {
     path: PathBuf,
@@ -153,6 +153,28 @@ impl RunFolder {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Its name: that of the folder.
+    pub fn name(&self) -> String {
+        let name = self.path.file_name();
+        name.map_or_else(
+            || self.path.display().to_string(),
+            |n| n.to_string_lossy().into_owned(),
+        )
+    }
+
+    /// The epochs as `history.csv` has them; none where there is no such file yet.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is damaged.
+    pub fn saved_history(&self) -> Result<Vec<HistoryRow>> {
+        let path = self.path.join(HISTORY);
+        if !path.is_file() {
+            return Ok(Vec::new());
+        }
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, "read", e))?;
+        from_csv(&text, &path)
     }
 
     /// The epochs so far.

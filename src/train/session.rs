@@ -2,11 +2,11 @@
 
 use super::checkpoint::State;
 use super::feed::{Metrics, Part};
-use super::graphs::{EVAL_BATCH, Graphs, MAX_STEPS, METRICS, Suspect};
+use super::graphs::{EVAL_BATCH, Graphs, LOGITS, MAX_STEPS, METRICS, Suspect};
 use super::method::OnNan;
 use super::pace::Pace;
 use super::schedule::Schedule;
-use super::{Callbacks, Checkpoint, Config, Event, HistoryRow, Position, Weights};
+use super::{Callbacks, Checkpoint, Config, Event, Examined, HistoryRow, Position, Weights};
 use crate::compress;
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
@@ -30,6 +30,7 @@ pub struct Session<'a> {
     backend: Box<dyn Backend>,
     train: Part,
     validation: Option<Part>,
+    examined: Option<Examined>,
     programs: Programs,
     schedule: Schedule,
     pruning: Option<compress::Schedule>,
@@ -84,6 +85,7 @@ impl Programs {
         let mut evaluation = |part: &Part| {
             let graph = |batch| graphs.evaluation(part, batch);
             let batch = largest_batch(part.len.min(EVAL_BATCH), backend, graph).max(1);
+            backend.create(LOGITS, &graphs.logits_type(batch))?;
             Ok((backend.compile(graph(batch)?)?, batch))
         };
         Ok(Self {
@@ -101,6 +103,8 @@ struct InFlight {
     ticket: Ticket,
     steps: Vec<Step>,
     images: usize,
+    /// The logits that follow the metrics, of an evaluation.
+    logits: Option<Ticket>,
 }
 
 impl<'a> Session<'a> {
@@ -134,6 +138,8 @@ impl<'a> Session<'a> {
             part.upload(split, &mut *backend).map(|()| part)
         };
         let train = upload("train", &train)?;
+        let classes = model.classes();
+        let examined = validation.clone().map(|v| Examined::new(v, classes));
         let validation = validation.map(|v| upload("validation", &v)).transpose()?;
         let graphs = Graphs::new(model, method, limit);
         graphs.create_states(&mut *backend, weights)?;
@@ -150,6 +156,7 @@ impl<'a> Session<'a> {
             backend,
             train,
             validation,
+            examined,
             programs,
             schedule,
             pruning,
@@ -390,6 +397,7 @@ impl<'a> Session<'a> {
             ticket,
             steps,
             images,
+            logits: None,
         })
     }
 
@@ -433,6 +441,7 @@ impl<'a> Session<'a> {
             return Ok(None);
         };
         let images = part.len;
+        let examined = self.examined.as_mut().map_or(0, Examined::restart);
         let before = self.backend.counters();
         let mut total = Metrics::default();
         let mut flying: VecDeque<InFlight> = VecDeque::new();
@@ -446,16 +455,38 @@ impl<'a> Session<'a> {
                     count: count as u32,
                     ..Step::default()
                 }];
-                flying.push_back(self.send(program, steps, count)?);
+                let mut sent = self.send(program, steps, count)?;
+                if first < examined {
+                    let wanted = count.min(examined - first) * self.model.classes();
+                    let ticket = self.backend.run_and_read(program, &[], LOGITS, wanted)?;
+                    sent.logits = Some(ticket);
+                }
+                flying.push_back(sent);
                 first += count;
             } else if let Some(oldest) = flying.pop_front() {
                 self.collect(&oldest)?.iter().for_each(|m| total.add(m));
+                self.collect_logits(&oldest)?;
             } else {
                 break;
             }
         }
         self.count_steady(before);
         Ok((first == images).then_some(total))
+    }
+
+    fn collect_logits(&mut self, sent: &InFlight) -> Result<()> {
+        let (Some(ticket), Some(examined)) = (sent.logits, &mut self.examined) else {
+            return Ok(());
+        };
+        let rows = self.backend.take(ticket, true)?;
+        let rows = rows.ok_or_else(|| Error::Runtime("the logits of a step were lost".into()))?;
+        examined.add(rows.f().iter().map(|x| *x as f32));
+        Ok(())
+    }
+
+    /// The last evaluation, image by image.
+    pub fn examined(&self) -> Option<&Examined> {
+        self.examined.as_ref()
     }
 
     fn count_steady(&mut self, before: Counters) {
@@ -577,6 +608,7 @@ impl<'a> Progress<'a> {
             total: self.total,
             metrics: self.position.metrics,
             images_per_s: self.images_per_s(),
+            learning_rate: sent.steps.last().map_or(0.0, |step| step.learning_rate),
         });
         diverged
     }
@@ -584,6 +616,14 @@ impl<'a> Progress<'a> {
     fn images_per_s(&self) -> f64 {
         self.position.images as f64 / self.seconds().max(1e-9)
     }
+}
+
+/// The images that a training with these settings validates on, where there are any.
+///
+/// # Errors
+/// If the settings leave none to train or to validate on.
+pub fn validation_images(data: &Dataset, config: &Config) -> Result<Option<Split>> {
+    parts(data, config).map(|(_, validation)| validation)
 }
 
 /// The images to train on and those to validate on.

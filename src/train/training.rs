@@ -1,7 +1,7 @@
 //! The loop: epochs, what each leaves on the disk, and checkpoints.
 
 use super::monitor::{Monitor, Patience, Verdict};
-use super::{Callbacks, Config, Event, HistoryRow, Position, RunFolder, Session, Summary};
+use super::{Callbacks, Config, Event, HistoryRow, Position, RunFolder, Seen, Session, Summary};
 use crate::error::{Error, Result};
 use std::time::{Duration, Instant};
 
@@ -67,6 +67,14 @@ impl<'a, 'c> Training<'a, 'c> {
 
     /// Trains all epochs that are left, or until the callbacks stop it.
     pub(super) fn run(&mut self, begin: Instant) -> Result<Summary> {
+        let summary = self.run_epochs(begin);
+        if let Err(error) = &summary {
+            self.callbacks.failed(&error.to_string());
+        }
+        summary
+    }
+
+    fn run_epochs(&mut self, begin: Instant) -> Result<Summary> {
         let mut last = None;
         while !self.all_done() {
             last = Some(self.epoch()?);
@@ -197,10 +205,16 @@ impl<'a, 'c> Training<'a, 'c> {
         match self.folder.save_epoch(row, &weights, best) {
             Err(error) if !self.all_done() && !self.callbacks.stopped() => {
                 self.warn(&error, "the next epoch");
-                Ok(())
             }
-            saved => saved,
+            saved => saved?,
         }
+        self.callbacks.epoch(Seen {
+            history: self.folder.history(),
+            weights: &weights,
+            examined: self.session.examined(),
+            best: self.best(),
+        });
+        Ok(())
     }
 
     /// Writes a checkpoint, or warns.
