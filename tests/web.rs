@@ -200,7 +200,7 @@ fn expected(model: &Model, weights: &Weights, image: &[u8]) -> Vec<f32> {
 #[test]
 fn the_files_alone_give_the_logits_with_default_limits() {
     let inverted = Model::from_toml(INVERTED, "inverted").unwrap();
-    for model in [Model::load("mnist-cnn").unwrap(), inverted] {
+    for model in [Model::load("lenet5").unwrap(), inverted] {
         let files = Files::new();
         let weights = model.initial_weights(3);
         let classes: Vec<String> = (0..model.classes()).map(|c| c.to_string()).collect();

@@ -33,7 +33,6 @@ const PAD_TOP: u32 = 0u;
 const PAD_LEFT: u32 = 0u;
 const BIAS: bool = true;         // whether there is a bias
 const ALPHA: f32 = 0.0;          // the activation's parameter
-const PIXELS: u32 = 4u;          // pixels of an invocation
 
 @group(0) @binding(0) var<storage, read> x: array<u32>;
 @group(0) @binding(1) var<storage, read> w: array<vec4<u32>>;
@@ -52,53 +51,73 @@ fn word(plane: u32, row: u32, column: u32) -> u32 {
     return x[(plane * H + row) * W + column];
 }
 
+// A word of x times one of each of four filters.
+fn products(filters: vec4<u32>, pixel: u32) -> vec4<i32> {
+    return vec4<i32>(
+        dot4I8Packed(filters.x, pixel),
+        dot4I8Packed(filters.y, pixel),
+        dot4I8Packed(filters.z, pixel),
+        dot4I8Packed(filters.w, pixel),
+    );
+}
+
+// Four neighbouring pixels of a filter, as far as both exist.
+fn put(plane: u32, o: u32, row: u32, left: u32, sums: vec4<i32>) {
+    if o >= O {
+        return;
+    }
+    var summand = 0.0;
+    if BIAS {
+        summand = bias[o];
+    }
+    let values = vec4<f32>(sums) * scale[o] + summand;
+    let start = (plane * OH + row) * OW + left;
+    y[start] = activate(values.x, ALPHA);
+    if left + 1u < OW {
+        y[start + 1u] = activate(values.y, ALPHA);
+    }
+    if left + 2u < OW {
+        y[start + 2u] = activate(values.z, ALPHA);
+    }
+    if left + 3u < OW {
+        y[start + 3u] = activate(values.w, ALPHA);
+    }
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let task = (group.x + group.y * GROUPS_X) * WORKGROUP + lane;
     if task >= TASKS {
         return;
     }
-    let runs = (OW + PIXELS - 1u) / PIXELS;
+    let runs = (OW + 3u) / 4u;
     let quads = (O + 3u) / 4u;
-    let left = task % runs * PIXELS;
+    let left = task % runs * 4u;
     let row = task / runs % OH;
     let quad = task / runs / OH % quads;
     let image = task / runs / OH / quads;
-    var sums = array<vec4<i32>, PIXELS>();
+    // By name, not in an array: registers cannot be indexed.
+    var sums0 = vec4<i32>();
+    var sums1 = vec4<i32>();
+    var sums2 = vec4<i32>();
+    var sums3 = vec4<i32>();
     for (var c = 0u; c < C4; c++) {
         for (var ky = 0u; ky < KH; ky++) {
             let iy = row * STRIDE_Y + ky * DILATION_Y - PAD_TOP;
             for (var kx = 0u; kx < KW; kx++) {
                 let filters = w[((quad * C4 + c) * KH + ky) * KW + kx];
-                for (var p = 0u; p < PIXELS; p++) {
-                    let ix = (left + p) * STRIDE_X + kx * DILATION_X - PAD_LEFT;
-                    let pixel = word(image * C4 + c, iy, ix);
-                    sums[p] += vec4<i32>(
-                        dot4I8Packed(filters.x, pixel),
-                        dot4I8Packed(filters.y, pixel),
-                        dot4I8Packed(filters.z, pixel),
-                        dot4I8Packed(filters.w, pixel),
-                    );
-                }
+                let plane = image * C4 + c;
+                let ix = left * STRIDE_X + kx * DILATION_X - PAD_LEFT;
+                sums0 += products(filters, word(plane, iy, ix));
+                sums1 += products(filters, word(plane, iy, ix + STRIDE_X));
+                sums2 += products(filters, word(plane, iy, ix + 2u * STRIDE_X));
+                sums3 += products(filters, word(plane, iy, ix + 3u * STRIDE_X));
             }
         }
     }
-    for (var k = 0u; k < 4u; k++) {
-        let filter_index = 4u * quad + k;
-        if filter_index >= O {
-            break;
-        }
-        let factor = scale[filter_index];
-        var summand = 0.0;
-        if BIAS {
-            summand = bias[filter_index];
-        }
-        let start = ((image * O + filter_index) * OH + row) * OW;
-        for (var p = 0u; p < PIXELS; p++) {
-            if left + p < OW {
-                let value = f32(sums[p][k]) * factor + summand;
-                y[start + left + p] = activate(value, ALPHA);
-            }
-        }
-    }
+    let plane = image * O + 4u * quad;
+    put(plane, 4u * quad, row, left, vec4<i32>(sums0.x, sums1.x, sums2.x, sums3.x));
+    put(plane + 1u, 4u * quad + 1u, row, left, vec4<i32>(sums0.y, sums1.y, sums2.y, sums3.y));
+    put(plane + 2u, 4u * quad + 2u, row, left, vec4<i32>(sums0.z, sums1.z, sums2.z, sums3.z));
+    put(plane + 3u, 4u * quad + 3u, row, left, vec4<i32>(sums0.w, sums1.w, sums2.w, sums3.w));
 }

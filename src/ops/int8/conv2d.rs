@@ -144,7 +144,6 @@ impl Op for Conv2dInt8 {
             .set("BIAS", self.bias)
             .set("ALPHA", self.activation.alpha())
             .set("WORKGROUP", WORKGROUP)
-            .set("PIXELS", PIXELS)
             .set("TASKS", tasks)
             .set("C4", words)
             .set("H", h)
