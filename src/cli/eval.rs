@@ -1,9 +1,9 @@
 //! `gpucnn eval`
 
-use super::{output, shared};
+use super::output;
+use super::shared::{self, Trained};
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
 use gpucnn::infer::Evaluation;
-use gpucnn::train::RunFolder;
 use gpucnn::{Error, Result};
 use serde_json::json;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 /// Evaluate a trained model: loss, accuracy and a table of the classes.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The run folder that `gpucnn train` made
+    /// The run folder that `gpucnn train` made, or a .keras file
     run: PathBuf,
     /// Data set: a name (mnist) or a folder [default: the run's]
     #[arg(long, value_name = "NAME|DIR")]
@@ -36,13 +36,17 @@ pub fn run(args: &Args) -> Result<()> {
             "--batch-size must be at least 1, found 0".into(),
         ));
     }
-    let folder = RunFolder::open(&args.run)?;
-    let model = folder.model()?;
-    let weights = shared::weights(&folder, &model, args.best)?;
-    let name = match &args.data {
-        Some(name) => name.clone(),
-        None => folder.config()?.data,
-    };
+    let Trained {
+        model,
+        weights,
+        classes,
+        data,
+        int8,
+    } = shared::load_trained(&args.run, args.best)?;
+    let name = args.data.clone().or(data).ok_or_else(|| {
+        let run = args.run.display();
+        Error::Usage(format!("{run} names no data set; give one with --data"))
+    })?;
     let data = shared::load_data(&name, model.input())?;
     if data.shape != model.input() {
         return Err(Error::Usage(format!(
@@ -63,14 +67,12 @@ pub fn run(args: &Args) -> Result<()> {
         eprintln!("note: {name} has no test images; evaluating on its training images");
     }
     let batch = args.batch_size.min(split.len());
-    let int8 = folder.int8()?.filter(|_| !args.best);
     let mut predictor = shared::predictor(&model, &weights, int8.as_ref(), batch, &args.device)?;
     eprintln!("device: {}", predictor.device());
     let bar = output::bar("evaluating");
     bar.set_length(split.len() as u64);
     let evaluation = predictor.evaluate(split, &|done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
-    let classes = folder.classes(&model);
     if args.json {
         print_json(&evaluation, &classes, &predictor.device());
     } else {

@@ -19,6 +19,7 @@ macro_rules! eprintln {
 
 mod bench;
 mod compare;
+mod data;
 mod devices;
 mod eval;
 mod export;
@@ -56,6 +57,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Train(Box<train::Args>),
+    Data(data::Args),
     Eval(eval::Args),
     Predict(predict::Args),
     Export(export::Args),
@@ -85,6 +87,7 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Train(args) => return train::run(&args),
+        Command::Data(args) => data::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Export(args) => export::run(&args),

@@ -1,9 +1,9 @@
 //! `gpucnn predict`
 
-use super::{output, shared};
+use super::output;
+use super::shared::{self, Trained};
 use gpucnn::data::image;
 use gpucnn::infer::{probabilities, top};
-use gpucnn::train::RunFolder;
 use gpucnn::{Error, Result};
 use serde_json::json;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 /// Classify images: the likeliest classes with their probabilities.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The run folder that `gpucnn train` made
+    /// The run folder that `gpucnn train` made, or a .keras file
     run: PathBuf,
     /// PNG or JPEG files of any size
     #[arg(required = true, value_name = "IMAGE")]
@@ -37,16 +37,18 @@ pub fn run(args: &Args) -> Result<()> {
     if args.top == 0 {
         return Err(Error::Usage("--top must be at least 1, found 0".into()));
     }
-    let folder = RunFolder::open(&args.run)?;
-    let model = folder.model()?;
-    let weights = shared::weights(&folder, &model, args.best)?;
-    let classes = folder.classes(&model);
+    let Trained {
+        model,
+        weights,
+        classes,
+        int8,
+        ..
+    } = shared::load_trained(&args.run, args.best)?;
     let mut pixels = Vec::new();
     for path in &args.images {
         pixels.extend(image::load(path, model.input())?);
     }
     let batch = BATCH.min(args.images.len());
-    let int8 = folder.int8()?.filter(|_| !args.best);
     let mut predictor = shared::predictor(&model, &weights, int8.as_ref(), batch, &args.device)?;
     eprintln!("device: {}", predictor.device());
     for (path, logits) in args.images.iter().zip(predictor.logits(&pixels)?) {

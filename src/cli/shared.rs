@@ -1,13 +1,15 @@
 //! What several subcommands share.
 
 use super::output;
-use gpucnn::Result;
 use gpucnn::data::{Dataset, Request};
+use gpucnn::formats::keras;
 use gpucnn::gpu::{Gpu, OpenOptions};
 use gpucnn::graph::{Backend, CpuBackend, GpuBackend};
 use gpucnn::infer::{Int8, Predictor};
 use gpucnn::model::Model;
 use gpucnn::train::{RunFolder, Weights};
+use gpucnn::{Error, Result};
+use std::path::Path;
 use std::rc::Rc;
 
 /// Opens `auto`, `cpu` or the adapter of a name.
@@ -46,13 +48,75 @@ pub fn weights(folder: &RunFolder, model: &Model, best: bool) -> Result<Weights>
     }
 }
 
+/// A preset, the model of a model file, or that of a Keras file, which may have weights.
+pub fn load_model(name: &str) -> Result<(Model, Option<Weights>)> {
+    let path = Path::new(name);
+    if !keras::is_keras(path) || !path.is_file() {
+        return Ok((Model::load(name)?, None));
+    }
+    let imported = keras::load(path)?;
+    for note in &imported.notes {
+        eprintln!("note: {note}");
+    }
+    Ok((imported.model, imported.weights))
+}
+
+/// A model with its weights.
+pub struct Trained {
+    pub model: Model,
+    pub weights: Weights,
+    /// Names of the classes.
+    pub classes: Vec<String>,
+    /// The data set it was trained on, where that is known.
+    pub data: Option<String>,
+    /// Its layers of eight bits, where it was quantised.
+    pub int8: Option<Int8>,
+}
+
+/// The model of a run folder, or of a `.keras` file.
+pub fn load_trained(path: &Path, best: bool) -> Result<Trained> {
+    if keras::is_keras(path) && path.is_file() {
+        let (model, weights) = load_model(&path.to_string_lossy())?;
+        let weights = weights.ok_or_else(|| {
+            let problem = "holds no weights; give what model.save(\"NAME.keras\") writes";
+            Error::data(path, problem)
+        })?;
+        let classes = (0..model.classes()).map(|c| c.to_string()).collect();
+        return Ok(Trained {
+            model,
+            weights,
+            classes,
+            data: None,
+            int8: None,
+        });
+    }
+    let folder = RunFolder::open(path)?;
+    let model = folder.model()?;
+    Ok(Trained {
+        weights: weights(&folder, &model, best)?,
+        classes: folder.classes(&model),
+        data: folder.config().ok().map(|config| config.data),
+        int8: folder.int8()?.filter(|_| !best),
+        model,
+    })
+}
+
 /// Loads a data set, with a progress bar while a folder of images is decoded, and tells
 /// what the user should know of it.
 pub fn load_data(name: &str, shape: [usize; 3]) -> Result<Dataset> {
+    load_as(name, Some(shape))
+}
+
+/// Loads a data set as it is stored.
+pub fn load_stored(name: &str) -> Result<Dataset> {
+    load_as(name, None)
+}
+
+fn load_as(name: &str, shape: Option<[usize; 3]>) -> Result<Dataset> {
     let bar = output::bar("reading images");
     let dataset = Request {
         name,
-        shape: Some(shape),
+        shape,
         progress: &|done, total| {
             bar.set_length(total as u64);
             bar.set_position(done as u64);

@@ -2,7 +2,6 @@
 
 use super::{output, shared};
 use gpucnn::Result;
-use gpucnn::model::Model;
 use gpucnn::report::plan;
 use gpucnn::train;
 
@@ -28,7 +27,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let model = Model::load(&args.model)?;
+    let (model, _) = shared::load_model(&args.model)?;
     let summary = model.summary()?;
     if args.json {
         output::json(&summary);

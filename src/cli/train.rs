@@ -217,7 +217,8 @@ fn go_on(args: &Args, path: &Path) -> Result<ExitCode> {
 
 /// Trains a new run.
 fn begin(args: &Args) -> Result<ExitCode> {
-    let (model, head) = args.transfer.model(Model::load(&args.model)?)?;
+    let (model, own) = shared::load_model(&args.model)?;
+    let (model, head) = args.transfer.model(model)?;
     let config = args.config(&model)?;
     config.method(&[], &model)?;
     if args.data.is_none() && args.model == "cifar10-cnn" {
@@ -229,9 +230,13 @@ fn begin(args: &Args) -> Result<ExitCode> {
                 .into(),
         ));
     }
-    let weights = args
-        .transfer
-        .weights(&model, head.as_deref(), config.seed, args.json)?;
+    let weights = args.transfer.weights(
+        &model,
+        own.map(|own| (args.model.clone(), own)),
+        head.as_deref(),
+        config.seed,
+        args.json,
+    )?;
     let backend = shared::open_device(&config.device)?;
     eprintln!("device: {}", backend.describe());
     let data = shared::load_data(&config.data, model.input())?;

@@ -40,19 +40,23 @@ impl Transfer {
         Ok((model, head))
     }
 
-    /// The weights to start from.
+    /// The weights to start from; `own` are those that the model's file has, with its name.
     pub fn weights(
         &self,
         model: &Model,
+        own: Option<(String, Weights)>,
         head: Option<&str>,
         seed: u32,
         json: bool,
     ) -> Result<Weights> {
-        let Some(path) = &self.init else {
-            return Ok(model.initial_weights(seed));
+        let (source, mut tensors) = match (&self.init, own) {
+            (Some(path), _) => (
+                path.to_string_lossy().into_owned(),
+                safetensors::load(path)?,
+            ),
+            (None, Some(own)) => own,
+            (None, None) => return Ok(model.initial_weights(seed)),
         };
-        let source = path.to_string_lossy();
-        let mut tensors = safetensors::load(path)?;
         if let Some(head) = head {
             // A head that happens to have the same shape starts anew all the same.
             tensors.retain(|name, _| name.rsplit_once('.').is_none_or(|(layer, _)| layer != head));

@@ -1,10 +1,10 @@
 //! Folders of images: `train/<class>/*.png`, `test/<class>/*.jpg`; or classes alone.
 
-use super::{Dataset, Split, image};
+use super::Dataset;
+use super::listing::{self, Decoder, Entry, Progress};
 use crate::error::{Error, Result};
-use rayon::prelude::*;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 const TEST_NAMES: [&str; 4] = ["test", "val", "valid", "validation"];
 const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
@@ -12,7 +12,7 @@ const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
 /// The files of a split, by class.
 struct Listing {
     classes: Vec<String>,
-    files: Vec<(PathBuf, u32)>,
+    files: Vec<Entry>,
     skipped: usize,
 }
 
@@ -38,19 +38,17 @@ fn training_root(dir: &Path) -> PathBuf {
 pub(super) fn load(
     dir: &Path,
     shape: Option<[usize; 3]>,
-    progress: &(dyn Fn(usize, usize) + Sync),
+    progress: Progress<'_>,
 ) -> Result<Dataset> {
     let train = list(&training_root(dir), None)?;
     let test = TEST_NAMES.iter().map(|n| dir.join(n)).find(|d| d.is_dir());
     let test = test.map(|d| list(&d, Some(&train.classes))).transpose()?;
     let shape = match shape {
         Some(shape) => shape,
-        None => shape_of(&train.files[0].0)?,
+        None => listing::shape_of(&train.files[0].0)?,
     };
-    let test_files = test.as_ref().map_or(&[][..], |t| &t.files);
-    let total = train.files.len() + test_files.len();
-    let done = AtomicUsize::new(0);
-    let read = |files: &[(PathBuf, u32)]| read_all(files, shape, &done, total, progress);
+    let total = train.files.len() + test.as_ref().map_or(0, |t| t.files.len());
+    let decoder = Decoder::new(shape, total, progress);
     let mut notes = Vec::new();
     let skipped = train.skipped + test.as_ref().map_or(0, |t| t.skipped);
     if skipped > 0 {
@@ -61,43 +59,14 @@ pub(super) fn load(
     Ok(Dataset {
         name: String::new(),
         shape,
-        train: read(&train.files)?,
-        test: test.as_ref().map(|t| read(&t.files)).transpose()?,
+        train: decoder.split(&train.files)?,
+        test: test.map(|t| decoder.split(&t.files)).transpose()?,
         classes: train.classes,
         notes,
     })
 }
 
-/// The shape of a set whose model is not known: its first image's.
-fn shape_of(path: &Path) -> Result<[usize; 3]> {
-    let first = image::decode(path)?;
-    let channels = if first.color().has_color() { 3 } else { 1 };
-    Ok([channels, first.height() as usize, first.width() as usize])
-}
-
-fn read_all(
-    files: &[(PathBuf, u32)],
-    shape: [usize; 3],
-    done: &AtomicUsize,
-    total: usize,
-    progress: &(dyn Fn(usize, usize) + Sync),
-) -> Result<Split> {
-    let decoded: Vec<Vec<u8>> = files
-        .par_iter()
-        .map(|(path, _)| {
-            let pixels = image::load(path, shape)?;
-            progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
-            Ok(pixels)
-        })
-        .collect::<Result<_>>()?;
-    Ok(Split {
-        images: decoded.concat().into(),
-        labels: files.iter().map(|(_, label)| *label).collect(),
-    })
-}
-
-/// The image files of all class folders: within a class by name, the classes in turn, each
-/// as often as its share, so that any part of the list is a fair sample. `expected` are the
+/// The image files of all class folders, by name, the classes in turn. `expected` are the
 /// classes that training has; others cannot be tested.
 fn list(root: &Path, expected: Option<&[String]>) -> Result<Listing> {
     let mut listing = Listing {
@@ -105,34 +74,37 @@ fn list(root: &Path, expected: Option<&[String]>) -> Result<Listing> {
         files: Vec::new(),
         skipped: 0,
     };
-    // Each file's place between 0 and 1 in its class, with the class.
-    let mut places: Vec<(f64, u32, PathBuf)> = Vec::new();
+    let known = listing.classes.iter().enumerate();
+    let labels: HashMap<String, usize> = known.map(|(i, name)| (name.clone(), i)).collect();
     for folder in subfolders(root)? {
         let name = file_name(&folder);
-        if expected.is_none() {
-            listing.classes.push(name.clone());
-        }
-        let Some(label) = listing.classes.iter().position(|c| *c == name) else {
-            let known = listing.classes.join(", ");
-            let problem = format!("class {name:?} is not among the training classes ({known})");
-            return Err(Error::data(folder, problem));
+        let label = match (expected, labels.get(&name)) {
+            (None, _) => {
+                listing.classes.push(name);
+                listing.classes.len() - 1
+            }
+            (Some(_), Some(label)) => *label,
+            (Some(classes), None) => {
+                let problem = format!(
+                    "class {name:?} is not among the training classes ({})",
+                    super::some_of(classes)
+                );
+                return Err(Error::data(folder, problem));
+            }
         };
         let (images, others): (Vec<_>, Vec<_>) = entries(&folder)?
             .into_iter()
             .partition(|path| is_image(path));
         let hidden = |path: &&PathBuf| file_name(path).starts_with('.');
         listing.skipped += others.iter().filter(|path| !hidden(path)).count();
-        let count = images.len() as f64;
-        let placed = images.into_iter().enumerate();
-        places.extend(placed.map(|(i, path)| ((i as f64 + 0.5) / count, label as u32, path)));
+        let labelled = images.into_iter().map(|path| (path, label as u32));
+        listing.files.extend(labelled);
     }
-    places.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    let files = places.into_iter().map(|(_, label, path)| (path, label));
-    listing.files = files.collect();
     if listing.files.is_empty() {
         let problem = "holds no PNG or JPEG image in any class folder";
         return Err(Error::data(root, problem));
     }
+    listing.files = listing::in_turn(listing.files, listing.classes.len());
     Ok(listing)
 }
 

@@ -16,24 +16,45 @@ const UNSIGNED_BYTE: u8 = 0x08;
 /// No image is larger; a header that claims more is taken for damaged.
 const MAX_EXTENT: usize = 1 << 16;
 
-/// The file of a kind (`train-images-idx3`) in a folder, under any of its usual names.
-fn file(dir: &Path, kind: &str) -> Option<PathBuf> {
+/// The file of a part (`train`) and kind (`images-idx3`) in a folder, under any of its usual
+/// names.
+fn file(dir: &Path, part: &str, kind: &str) -> Option<PathBuf> {
     let (stem, idx) = kind.rsplit_once('-')?;
     ["-", "."]
         .iter()
-        .flat_map(|dash| ["", ".gz"].map(|gz| dir.join(format!("{stem}{dash}{idx}-ubyte{gz}"))))
+        .flat_map(|dash| {
+            ["", ".gz"].map(|gz| dir.join(format!("{part}-{stem}{dash}{idx}-ubyte{gz}")))
+        })
         .find(|p| p.is_file())
 }
 
-pub(super) fn is_here(dir: &Path) -> bool {
-    file(dir, "train-images-idx3").is_some()
+/// The names of a set's files, and how its labels are counted.
+pub(super) struct Names<'a> {
+    /// What the training files' names begin with.
+    pub train: &'a str,
+    /// What the test files' names begin with.
+    pub test: &'a str,
+    /// The label of the first class.
+    pub first_label: u8,
 }
 
-pub(super) fn load(dir: &Path) -> Result<Dataset> {
-    let (train, shape) = split(dir, "train")?;
-    let test = match file(dir, "t10k-images-idx3") {
+/// The names that MNIST, Fashion-MNIST and KMNIST have.
+pub(super) const MNIST: Names<'static> = Names {
+    train: "train",
+    test: "t10k",
+    first_label: 0,
+};
+
+pub(super) fn is_here(dir: &Path, names: &Names<'_>) -> bool {
+    file(dir, names.train, "images-idx3").is_some()
+}
+
+/// The set in a folder; its classes are numbers.
+pub(super) fn load(dir: &Path, names: &Names<'_>) -> Result<Dataset> {
+    let (train, shape) = split(dir, names.train, names.first_label)?;
+    let test = match file(dir, names.test, "images-idx3") {
         Some(_) => {
-            let (test, test_shape) = split(dir, "t10k")?;
+            let (test, test_shape) = split(dir, names.test, names.first_label)?;
             if test_shape != shape {
                 let problem = format!(
                     "test images are {} by {}, training images {} by {}",
@@ -61,15 +82,16 @@ pub(super) fn load(dir: &Path) -> Result<Dataset> {
     })
 }
 
-fn split(dir: &Path, part: &str) -> Result<(Split, [usize; 3])> {
-    let find = |kind: String| {
-        file(dir, &kind).ok_or_else(|| {
-            let problem = format!("there is no {kind}-ubyte or {kind}-ubyte.gz. {WHAT_TO_PUT}");
+fn split(dir: &Path, part: &str, first_label: u8) -> Result<(Split, [usize; 3])> {
+    let find = |kind: &str| {
+        file(dir, part, kind).ok_or_else(|| {
+            let name = format!("{part}-{kind}-ubyte");
+            let problem = format!("there is no {name} or {name}.gz. {WHAT_TO_PUT}");
             Error::data(dir, problem)
         })
     };
-    let image_file = find(format!("{part}-images-idx3"))?;
-    let label_file = find(format!("{part}-labels-idx1"))?;
+    let image_file = find("images-idx3")?;
+    let label_file = find("labels-idx1")?;
     let (extents, images) = read::<3>(&image_file)?;
     let ([count], labels) = read::<1>(&label_file)?;
     if count != extents[0] {
@@ -82,9 +104,15 @@ fn split(dir: &Path, part: &str) -> Result<(Split, [usize; 3])> {
             ),
         ));
     }
+    if let Some(at) = labels.iter().position(|l| *l < first_label) {
+        let found = labels[at];
+        let problem = format!("label {at} is {found}; this set counts from {first_label}");
+        return Err(Error::data(label_file, problem));
+    }
+    let labels = labels.into_iter().map(|l| u32::from(l - first_label));
     let split = Split {
         images: images.into(),
-        labels: labels.into_iter().map(u32::from).collect(),
+        labels: labels.collect(),
     };
     Ok((split, [1, extents[1], extents[2]]))
 }

@@ -1,14 +1,26 @@
-//! Data sets: MNIST's IDX files, CIFAR-10's binary files, folders of images.
+//! Data sets: IDX files as MNIST has them, CIFAR's binary files, NumPy's archives, lists and
+//! folders of images.
 
 mod cifar;
+mod emnist;
+#[cfg(feature = "fetch")]
+pub mod fetch;
 mod folder;
 mod idx;
 pub mod image;
+mod info;
+mod listing;
+mod locate;
+mod npz;
+mod table;
+
+pub use info::{ClassCount, Info, contact_sheet};
 
 use crate::error::{Error, Result};
+use locate::{FileKind, Place};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Images as bytes, with their labels.
@@ -83,9 +95,10 @@ pub struct Dataset {
 
 /// What is to be loaded.
 pub struct Request<'a> {
-    /// A known name (`mnist`) or a folder.
+    /// A known name (`mnist`), a folder, or a `.npz` or `.csv` file. `/coarse` behind CIFAR-100
+    /// or `/letters` behind EMNIST chooses one of its labelings.
     pub name: &'a str,
-    /// The shape image folders are brought to; other formats have their own.
+    /// The shape image files are brought to; other formats have their own.
     pub shape: Option<[usize; 3]>,
     /// Called with files done and files in all while a folder of images loads.
     pub progress: &'a (dyn Fn(usize, usize) + Sync),
@@ -106,19 +119,50 @@ impl<'a> Request<'a> {
     /// # Errors
     /// Whatever is wrong with the files, by name; where there are none, what to put where.
     pub fn load(&self) -> Result<Dataset> {
-        let dir = find(self.name)?;
-        let mut dataset = if idx::is_here(&dir) {
-            idx::load(&dir)?
-        } else if let Some(dir) = cifar::folder(&dir) {
-            cifar::load(&dir)?
-        } else if folder::is_here(&dir) {
-            folder::load(&dir, self.shape, self.progress)?
-        } else {
-            return Err(nothing_in(&dir));
-        };
+        let place = locate::find(self.name)?;
+        let dir = place.path.as_path();
+        let mut dataset = self.read(&place)?;
         dataset.name = self.name.to_owned();
-        dataset.check(&dir)?;
+        dataset.check(dir)?;
+        dataset.name_classes(dir)?;
         Ok(dataset)
+    }
+
+    /// Reads whichever format there is.
+    fn read(&self, place: &Place) -> Result<Dataset> {
+        let dir = place.path.as_path();
+        let part = place.part.as_deref();
+        if dir.is_file() {
+            return match locate::kind(dir) {
+                Some(FileKind::Npz) => npz::load(dir, self.shape),
+                Some(FileKind::Table) => table::load(&[dir], self.shape, self.progress),
+                None => Err(locate::not_a_set(dir)),
+            };
+        }
+        if idx::is_here(dir, &idx::MNIST) {
+            return idx::load(dir, &idx::MNIST);
+        }
+        if let Some(files) = emnist::find(dir) {
+            return files.load(part);
+        }
+        if let Some(dir) = cifar::folder(dir) {
+            return cifar::load(&dir);
+        }
+        if let Some(dir) = cifar::folder_of_100(dir) {
+            return cifar::load_100(&dir, part);
+        }
+        if let Some(file) = npz::find(dir)? {
+            return npz::load(&file, self.shape);
+        }
+        let tables = table::find(dir);
+        if !tables.is_empty() {
+            let tables: Vec<&Path> = tables.iter().map(AsRef::as_ref).collect();
+            return table::load(&tables, self.shape, self.progress);
+        }
+        if folder::is_here(dir) {
+            return folder::load(dir, self.shape, self.progress);
+        }
+        Err(locate::nothing_in(dir))
     }
 }
 
@@ -143,6 +187,39 @@ impl Dataset {
         }
     }
 
+    /// Takes the names of the classes from `classes.txt` beside the files, a line each, or
+    /// from what the folder's name says the set is.
+    fn name_classes(&mut self, path: &Path) -> Result<()> {
+        let numbered = |(i, name): (usize, &String)| *name == i.to_string();
+        if !self.classes.iter().enumerate().all(numbered) {
+            return Ok(());
+        }
+        let folder = if path.is_dir() {
+            Some(path)
+        } else {
+            path.parent()
+        };
+        let list = folder.unwrap_or(Path::new("")).join("classes.txt");
+        if list.is_file() {
+            let text = std::fs::read_to_string(&list).map_err(|e| Error::io(&list, "read", e))?;
+            let names: Vec<String> = text.lines().map(|l| l.trim().to_owned()).collect();
+            if names.len() < self.classes.len() || names.iter().any(String::is_empty) {
+                let problem = format!(
+                    "has {} lines; expected a name a line for each of the {} classes",
+                    names.len(),
+                    self.classes.len()
+                );
+                return Err(Error::data(list, problem));
+            }
+            self.classes = names;
+        } else if let Some(names) = locate::known_classes(path)
+            && names.len() == self.classes.len()
+        {
+            self.classes = names.iter().map(|n| (*n).to_owned()).collect();
+        }
+        Ok(())
+    }
+
     fn check(&self, dir: &Path) -> Result<()> {
         if self.train.is_empty() {
             return Err(Error::data(dir, "there is no training image"));
@@ -165,71 +242,12 @@ impl Dataset {
     }
 }
 
-/// The folder of a data set: a folder by that path, or by that name in the
-/// `datasets` folder beside the working directory, the program or its sources.
-fn find(name: &str) -> Result<PathBuf> {
-    let direct = PathBuf::from(name);
-    if direct.is_dir() {
-        return Ok(direct);
+/// The first few names of a list, for an error.
+fn some_of(names: &[String]) -> String {
+    match names.len() {
+        n if n > 8 => format!("{}, … ({n} in all)", names[..8].join(", ")),
+        _ => names.join(", "),
     }
-    if direct.is_file() {
-        return Err(Error::data(
-            direct,
-            "is a file; --data takes the folder that holds the data set's files",
-        ));
-    }
-    let mut roots = Vec::new();
-    if let Some(set) = std::env::var_os("GPUCNN_DATASETS") {
-        roots.push(PathBuf::from(set));
-    }
-    if let Ok(here) = std::env::current_dir() {
-        roots.push(here.join("datasets"));
-    }
-    if let Ok(program) = std::env::current_exe() {
-        roots.extend(program.ancestors().skip(1).map(|a| a.join("datasets")));
-    }
-    let plain = Path::new(name).components().count() == 1;
-    let found = roots.iter().map(|r| r.join(name)).find(|p| p.is_dir());
-    match found {
-        Some(dir) if plain => Ok(dir),
-        _ => Err(Error::data(
-            name,
-            format!(
-                "no such folder or data set. {}",
-                if name == "mnist" {
-                    idx::WHAT_TO_PUT
-                } else {
-                    WHAT_IS_KNOWN
-                }
-            ),
-        )),
-    }
-}
-
-const WHAT_IS_KNOWN: &str = "Give --data a folder that holds one of: \
-    CIFAR-10's binary files (data_batch_1.bin to data_batch_5.bin and test_batch.bin, from \
-    the \"CIFAR-10 binary version\" at https://www.cs.toronto.edu/~kriz/cifar.html, unpacked); \
-    MNIST-like IDX files (train-images-idx3-ubyte and so on, plain or .gz); \
-    or PNG or JPEG images in train/<class>/ and test/<class>/";
-
-fn nothing_in(dir: &Path) -> Error {
-    let mut names: Vec<String> = std::fs::read_dir(dir)
-        .map(|entries| {
-            let entries = entries.filter_map(Result::ok);
-            let names = entries.map(|e| e.file_name().to_string_lossy().into_owned());
-            names.collect()
-        })
-        .unwrap_or_default();
-    names.sort();
-    let found = match names.len() {
-        0 => "it is empty".to_owned(),
-        n if n > 5 => format!("it holds {}, … ({n} in all)", names[..5].join(", ")),
-        _ => format!("it holds {}", names.join(", ")),
-    };
-    Error::data(
-        dir,
-        format!("no data set recognised: {found}. {WHAT_IS_KNOWN}"),
-    )
 }
 
 /// Reads a file, naming it in the error.

@@ -1,5 +1,8 @@
 //! File formats, and writing files so that they are whole or not there.
 
 pub mod atomic;
+pub mod hdf5;
+pub mod keras;
+pub mod npy;
 pub mod onnx;
 pub mod safetensors;

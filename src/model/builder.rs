@@ -1,8 +1,9 @@
 //! Building models in Rust: chains as with Keras's Sequential, graphs as with its
 //! functional API.
 
-use super::{INPUT, Layer, Model, NamedLayer, TrainingDefaults};
+use super::{Flatten, INPUT, Layer, Model, NamedLayer, TrainingDefaults};
 use crate::error::Result;
+use crate::ops::Builder;
 use crate::ops::batch::Normalization;
 
 /// A model under construction.
@@ -36,6 +37,13 @@ pub struct ModelBuilder {
 /// A layer's output, to be read by other layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node(String);
+
+impl Node {
+    /// The name of the layer that gives it, or [`INPUT`].
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
 
 impl ModelBuilder {
     pub(super) fn new(name: String, input: [usize; 3]) -> Self {
@@ -115,6 +123,36 @@ impl ModelBuilder {
             trainable: true,
         });
         Node(name)
+    }
+
+    /// Adds a layer of this name that reads the given ones.
+    pub(crate) fn layer_as(
+        &mut self,
+        name: impl Into<String>,
+        layer: impl Into<Layer>,
+        inputs: &[Node],
+    ) -> Node {
+        self.next_name = Some(name.into());
+        self.layer(layer, inputs)
+    }
+
+    /// Keeps training from changing the last layer.
+    pub(crate) fn freeze_last(&mut self) {
+        if let Some(last) = self.layers.last_mut() {
+            last.trainable = false;
+        }
+    }
+
+    /// Extents of one sample of a value, [C, H, W] or [features].
+    pub(crate) fn shape_of(&self, node: &Node) -> Result<Vec<usize>> {
+        // A flatten over it makes a whole model of what there is so far.
+        let mut so_far = self.clone();
+        so_far.layer(Flatten, std::slice::from_ref(node));
+        let (graph, values, _) = Model::untraced(so_far).trace(1)?;
+        let names = std::iter::once(INPUT).chain(self.layers.iter().map(|l| l.name.as_str()));
+        let at = names.into_iter().position(|name| name == node.0);
+        let value = at.map_or(values[0], |at| values[at]);
+        Ok(graph.ty(value).shape.dims()[1..].to_vec())
     }
 
     /// The name a layer gets that has none: its kind's stem and its number among these.

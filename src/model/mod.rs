@@ -41,6 +41,7 @@ pub(crate) use pattern::Patterns;
 pub use summary::{LayerSummary, Summary};
 pub(crate) use summary::{bytes, grouped};
 pub use transfer::Adopted;
+pub(crate) use values::parse_function;
 pub use values::{Pad, Pair};
 
 use crate::error::{Error, Result};
@@ -182,23 +183,7 @@ impl Model {
     /// A checked model: every layer's shapes fit, names are unique, the output is
     /// [N, classes].
     fn new(builder: ModelBuilder) -> Result<Self> {
-        let ModelBuilder {
-            name,
-            input,
-            normalization,
-            training,
-            layers,
-            ..
-        } = builder;
-        let mut model = Self {
-            name,
-            input,
-            normalization,
-            training,
-            layers,
-            parameters: Vec::new(),
-            classes: 0,
-        };
+        let mut model = Self::untraced(builder);
         model.check_names()?;
         let (graph, outputs, parameters) = model.trace(1)?;
         let output = outputs[outputs.len() - 1];
@@ -218,6 +203,27 @@ impl Model {
             }
         }
         Ok(model)
+    }
+
+    /// A model whose layers nobody has looked at yet.
+    fn untraced(builder: ModelBuilder) -> Self {
+        let ModelBuilder {
+            name,
+            input,
+            normalization,
+            training,
+            layers,
+            ..
+        } = builder;
+        Self {
+            name,
+            input,
+            normalization,
+            training,
+            layers,
+            parameters: Vec::new(),
+            classes: 0,
+        }
     }
 
     /// The model's name.

@@ -144,7 +144,7 @@ const FUNCTIONS: [(&str, Function); 10] = [
 ];
 
 /// Reads `relu`, or `leaky_relu(0.1)` with the function's parameter.
-pub(super) fn parse_function(text: &str) -> Result<Function, String> {
+pub(crate) fn parse_function(text: &str) -> Result<Function, String> {
     let (name, parameter) = match text.strip_suffix(')').and_then(|t| t.split_once('(')) {
         Some((name, parameter)) => (name, Some(parameter)),
         None => (text, None),
