@@ -32,8 +32,8 @@ const RETRY_PAUSE: Duration = Duration::from_secs(5);
 #[command(mut_args(refused_with_resume))]
 pub struct Args {
     /// mnist-cnn, cifar10-cnn, lenet5, vgg11-bn, resnet20, resnet18, resnet18-imagenet,
-    /// wide-resnet-16-4, mobilenet-v2, vgg11-bn-imagenet, vgg16-bn-imagenet, or a model file
-    /// (TOML)
+    /// wide-resnet-16-4, mobilenet-v2, vgg11-bn-imagenet, vgg16-bn-imagenet,
+    /// convnext-atto, speedrun, or a model file (TOML)
     #[arg(default_value = "mnist-cnn")]
     model: String,
     /// Data set: a name (mnist) or a folder [default: mnist]

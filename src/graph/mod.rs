@@ -19,7 +19,7 @@ mod memory;
 mod passes;
 mod reference;
 
-pub use arena::{Arena, Part};
+pub use arena::{Arena, Part, chunks};
 pub use backend::{Backend, Profile, Program, Ticket, Timing};
 pub(crate) use backend::{advise_batch, largest_batch};
 pub use gpu::GpuBackend;

@@ -363,6 +363,11 @@ impl Config {
             "from 0 to 1",
             over,
         )?;
+        if self.optimizer()?.matrices.is_some() && (self.clip_norm.or(self.clip_value)).is_some() {
+            let problem = "--clip-norm and --clip-value do not go with muon, whose steps have one \
+                           size however large the gradient is; leave them out";
+            return Err(Error::Usage(problem.into()));
+        }
         let smoothing = self.label_smoothing;
         let fine = (0.0..1.0).contains(&smoothing);
         require(
@@ -414,6 +419,7 @@ mod tests {
             ("resnet18-imagenet", "momentum", 0.05, 1e-4, 90, "step"),
             ("wide-resnet-16-4", "nesterov", 0.1, 5e-4, 200, "cosine"),
             ("mobilenet-v2", "nesterov", 0.1, 5e-4, 200, "cosine"),
+            ("convnext-atto", "adamw", 7e-4, 0.05, 200, "cosine"),
             ("vgg11-bn-imagenet", "momentum", 0.005, 1e-4, 90, "step"),
             ("vgg16-bn-imagenet", "momentum", 0.005, 1e-4, 90, "step"),
         ] {
