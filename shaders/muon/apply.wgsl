@@ -35,6 +35,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let old = p[i];
-    let new = old - step.learning_rate * RATE * (WEIGHT_DECAY * old + SIZE * x[i]);
-    p[i] = select(old, new, 4u * i + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(LEN));
+    let moved = old - step.learning_rate * RATE * (WEIGHT_DECAY * old + SIZE * x[i]);
+    p[i] = select(old, moved, 4u * i + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(LEN));
 }

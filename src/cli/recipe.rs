@@ -46,6 +46,10 @@ pub struct Recipe {
     /// Put the gradients of N batches together for an update [default: the model's, 1]
     #[arg(long, value_name = "N")]
     accumulate: Option<usize>,
+    /// Compute results of the forward pass again where backward needs them: less memory, more
+    /// time, the same bits
+    #[arg(long)]
+    recompute: bool,
     /// Share of the target spread evenly over the classes, below 1 [default: the model's, 0]
     #[arg(long, value_name = "F")]
     label_smoothing: Option<f64>,
@@ -128,6 +132,7 @@ impl Recipe {
             clip_value,
             ema: self.ema.or(own.ema),
             accumulate: self.accumulate.unwrap_or(own.accumulate),
+            recompute: self.recompute,
             label_smoothing: self.label_smoothing.unwrap_or(own.label_smoothing),
             class_weights: self.class_weights.clone(),
             augment: self.augment.clone().or(own.augment),

@@ -17,6 +17,7 @@ mod guard;
 mod listing;
 mod memory;
 mod passes;
+mod recompute;
 mod reference;
 
 pub use arena::{Arena, Part, chunks};

@@ -70,6 +70,9 @@ pub struct Config {
     /// (which sees each batch alone) and class weights (each batch divides by its own labels'
     /// weights). Steps are counted in batches; schedules and averages in updates.
     pub accumulate: usize,
+    /// Whether results of the forward pass are computed again where backward needs them, so
+    /// that fewer are kept: no. It takes more time and changes no bit.
+    pub recompute: bool,
     /// Share of the target spread evenly over the classes, from 0 (the default) up to 1,
     /// excluded (Szegedy et al. 2016). The losses that are reported are without it.
     pub label_smoothing: f64,
@@ -133,6 +136,7 @@ impl Default for Config {
             clip_value: None,
             ema: None,
             accumulate: 1,
+            recompute: false,
             label_smoothing: 0.0,
             class_weights: None,
             augment: None,
@@ -274,6 +278,7 @@ impl Config {
             layer_rates: LayerRates::parse(&self.layer_rates, model)?,
             ema: self.ema,
             accumulate: self.accumulate,
+            recompute: self.recompute,
             augmentation: self.augmentation()?,
             prunes: self.prune_to.is_some(),
             on_nan: self.on_nan,

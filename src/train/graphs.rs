@@ -90,7 +90,7 @@ impl<'a> Graphs<'a> {
     /// # Errors
     /// If an op refuses the shapes.
     pub fn training(&self, part: &feed::Part, batch: usize) -> Result<Graph> {
-        let (mut graph, gradients) = self.gradients(part, batch)?;
+        let (mut graph, gradients, forward) = self.gradients(part, batch)?;
         let flag = self.check_finite(&mut graph, gradients)?;
         if self.method.accumulate > 1 {
             // The loss is a mean: the sum over images is that many times its gradient.
@@ -99,7 +99,10 @@ impl<'a> Graphs<'a> {
         } else {
             self.add_update(&mut graph, gradients, 1.0)?;
         }
-        let mut graph = graph.optimized();
+        let mut graph = match self.method.recompute {
+            true => graph.recomputed(forward),
+            false => graph.optimized(),
+        };
         graph.guard(flag, &self.lasting_names());
         Ok(graph)
     }
@@ -114,12 +117,13 @@ impl<'a> Graphs<'a> {
         part: &feed::Part,
         batch: usize,
     ) -> Result<(Graph, TensorType, Vec<Probe>)> {
-        let (graph, _) = self.gradients(part, batch)?;
+        let (graph, ..) = self.gradients(part, batch)?;
         graph.optimized().probed(PROBES, &self.lasting_names())
     }
 
-    /// The graph up to the gradients, in the state that holds them.
-    fn gradients(&self, part: &feed::Part, batch: usize) -> Result<(Graph, Value)> {
+    /// The graph up to the gradients, the state that holds them, and how many nodes are the
+    /// forward pass.
+    fn gradients(&self, part: &feed::Part, batch: usize) -> Result<(Graph, Value, usize)> {
         let mut graph = Graph::new();
         let normalization = self.model.normalization();
         let augmentation = &self.method.augmentation;
@@ -153,6 +157,7 @@ impl<'a> Graphs<'a> {
         }
         let loss = graph.add(Box::new(loss), &inputs)?[0];
         add_metrics(&mut graph, logits, labels)?;
+        let forward = graph.nodes().len();
         let found = graph.gradients(loss, &weights)?;
         graph.set_layer("optimizer");
         let gradients = graph.state(GRADIENTS, self.parameters.ty());
@@ -162,7 +167,7 @@ impl<'a> Graphs<'a> {
                 graph.store(gradient, target)?;
             }
         }
-        Ok((graph, gradients))
+        Ok((graph, gradients, forward))
     }
 
     /// Raises the flag where a gradient, or what the step's metrics tell of, is not finite.
