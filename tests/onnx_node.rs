@@ -392,6 +392,7 @@ fn update(
 
 fn optimizer(case: &Case, rule: Rule) -> Optimizer {
     Optimizer {
+        matrices: None,
         rule,
         weight_decay: case.float("norm_coefficient", 0.0),
     }

@@ -194,6 +194,7 @@ fn its_events_and_files_are_those_of_a_run() {
         [&["train", &model, "--data", &data], &options[..]].concat(),
         vec!["eval", "run"],
         vec!["predict", "run", &image],
+        vec!["train", &model, "--data", &data, "--find-lr"],
         vec![
             "train",
             &model,

@@ -7,7 +7,9 @@ use gpucnn::gpu::profile::ProfileKind;
 use gpucnn::gpu::{Gpu, OpenOptions};
 use gpucnn::graph::{Backend, CpuBackend, GpuBackend};
 use gpucnn::infer::{Predictor, probabilities};
-use gpucnn::model::{BatchNorm2d, Conv2d, Dense, Flatten, MaxPool2d, Model};
+use gpucnn::model::{
+    Activation, Add, BatchNorm2d, Conv2d, Dense, Dropout, Flatten, MaxPool2d, Model, Pad,
+};
 use gpucnn::ops::Draw;
 use gpucnn::ops::activation::Function::Relu;
 use gpucnn::tensor::Tensor;
@@ -811,4 +813,86 @@ fn accumulated_batches_are_one_large_batch() {
         let (_, other) = movement(&whole.weights, &run(4, 1).weights);
         assert!(other > 1e-3, "{other}");
     }
+}
+
+/// Convolutions with normalisation and dropout, a shortcut and a pool: enough results to drop.
+fn deep_model() -> Model {
+    let mut b = Model::builder("deep", [1, 12, 12]);
+    let mut x = b.input();
+    for block in 0..6 {
+        let conv = || Conv2d::new(6, 3).padding(Pad::Same);
+        let y = b.layer(conv().bias(false), std::slice::from_ref(&x));
+        let y = b.layer(BatchNorm2d::default(), &[y]);
+        let y = b.layer(Activation::new(Relu), &[y]);
+        let y = b.layer(Dropout::new(0.1), &[y]);
+        x = match block {
+            0 => b.layer(conv().activation(Relu), &[y]),
+            _ => b.layer(Add::default(), &[x, y]),
+        };
+    }
+    let x = b.layer(MaxPool2d::new(2), &[x]);
+    let x = b.layer(Flatten, &[x]);
+    b.layer(Dense::new(10), &[x]);
+    b.build().unwrap()
+}
+
+#[test]
+fn recomputing_changes_no_bit_and_needs_less_memory() {
+    let data = random_data([1, 12, 12], 12, 0);
+    let model = deep_model();
+    for profile in [ProfileKind::CpuLike, ProfileKind::Gpu] {
+        let [kept, again] = [false, true].map(|recompute| {
+            let config = Config {
+                recompute,
+                ..config()
+            };
+            let run = Run::new(&model, &data, &config, gpu(profile));
+            let Some(Event::Start { memory, .. }) = run.events.first().cloned() else {
+                panic!("{:?}", run.events.first());
+            };
+            (run.weights, memory[1])
+        });
+        assert_eq!(kept.0, again.0, "{profile:?}");
+        let share = again.1 as f64 / kept.1 as f64;
+        assert!(share < 0.75, "{profile:?}: {} of {}", again.1, kept.1);
+    }
+}
+
+#[test]
+fn muon_moves_hidden_matrices_and_adamw_the_rest() {
+    let data = random_data([1, 12, 12], 8, 0);
+    let model = small_model();
+    let initial = model.initial_weights(3);
+    let run = |optimizer: &str, epochs| {
+        let config = Config {
+            learning_rate: 0.01,
+            epochs,
+            ..config().with_optimizer(optimizer).unwrap()
+        };
+        Run::new(&model, &data, &config, own_gpu())
+    };
+    let [muon, adamw] = ["muon", "adamw"].map(|o| run(o, 1));
+    for name in ["conv1.weight", "fc1.weight"] {
+        assert_ne!(muon.weights[name], adamw.weights[name], "{name}");
+        // The rows of the movement are of one length if they are orthogonal; the step's size
+        // is 0.2 sqrt(max(rows, columns)) times the rate, and two of them may add up or not.
+        let (from, to) = (&initial[name], &muon.weights[name]);
+        let (rows, len) = (from.shape()[0], from.data().len());
+        let moved = to
+            .data()
+            .iter()
+            .zip(from.data())
+            .map(|(a, b)| f64::from(a - b));
+        let norm = moved.map(|m| m * m).sum::<f64>().sqrt();
+        let size = 0.01 * 0.2 * (rows.max(len / rows) as f64).sqrt();
+        let root = (rows.min(len / rows) as f64).sqrt();
+        assert!(
+            (0.3..2.6).contains(&(norm / (size * root))),
+            "{name}: {norm}"
+        );
+    }
+    // Both step the last layer's bias by AdamW; in the first step it sees the same gradient.
+    assert!(muon.losses()[0] == adamw.losses()[0]);
+    let longer = run("muon", 12);
+    assert!(longer.losses().last().unwrap() < &longer.losses()[0]);
 }

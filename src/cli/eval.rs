@@ -8,6 +8,9 @@ use gpucnn::{Error, Result};
 use serde_json::json;
 use std::path::PathBuf;
 
+/// How many of the likeliest classes count for the second accuracy.
+const TOP: usize = 5;
+
 /// Evaluate a trained model: loss, accuracy and a table of the classes.
 #[derive(clap::Args)]
 pub struct Args {
@@ -109,8 +112,15 @@ fn print_table(evaluation: &Evaluation, classes: &[String]) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     println!("{table}");
+    let mut more = String::new();
+    if classes.len() > TOP {
+        more += &format!(", top-{TOP} accuracy {:.2}%", 100.0 * evaluation.top_k(TOP));
+    }
+    if let Some(area) = evaluation.roc_auc() {
+        more += &format!(", ROC-AUC of {} {area:.4}", classes[1]);
+    }
     println!(
-        "{} images: loss {:.4}, accuracy {:.2}%",
+        "{} images: loss {:.4}, accuracy {:.2}%{more}",
         evaluation.samples(),
         evaluation.loss(),
         100.0 * evaluation.accuracy()
@@ -146,7 +156,8 @@ fn print_json(evaluation: &Evaluation, classes: &[String], device: &str) {
         .collect();
     output::json(
         &json!({"event": "eval", "device": device, "images": evaluation.samples(),
-        "loss": evaluation.loss(), "accuracy": evaluation.accuracy(), "classes": rows,
+        "loss": evaluation.loss(), "accuracy": evaluation.accuracy(),
+        "top5_accuracy": evaluation.top_k(TOP), "roc_auc": evaluation.roc_auc(), "classes": rows,
         "confusion": evaluation.confusion}),
     );
 }

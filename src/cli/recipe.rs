@@ -13,14 +13,15 @@ pub struct Recipe {
     /// Images a step [default: the model's, 32]
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
-    /// sgd, momentum, nesterov, adam, adamw, rmsprop, adagrad or lion [default: the model's, adam]
+    /// sgd, momentum, nesterov, adam, adamw, rmsprop, adagrad, lion or muon [default: the model's,
+    /// adam]
     #[arg(long, value_name = "NAME")]
     optimizer: Option<String>,
     /// Learning rate [default: the model's, or the optimizer's as in Keras]
     #[arg(long, value_name = "F")]
     learning_rate: Option<f64>,
-    /// Weight decay: decoupled with adamw and lion, L2 with the others [default: the model's, or
-    /// adamw 0.004, others 0]
+    /// Weight decay: decoupled with adamw, lion and muon, L2 with the others [default: the
+    /// model's, or adamw and muon 0.004, others 0]
     #[arg(long, value_name = "F")]
     weight_decay: Option<f64>,
     /// Let weight decay also act on biases and on the scales and shifts of normalisation
@@ -45,6 +46,10 @@ pub struct Recipe {
     /// Put the gradients of N batches together for an update [default: the model's, 1]
     #[arg(long, value_name = "N")]
     accumulate: Option<usize>,
+    /// Compute results of the forward pass again where backward needs them: less memory, more
+    /// time, the same bits
+    #[arg(long)]
+    recompute: bool,
     /// Share of the target spread evenly over the classes, below 1 [default: the model's, 0]
     #[arg(long, value_name = "F")]
     label_smoothing: Option<f64>,
@@ -127,6 +132,7 @@ impl Recipe {
             clip_value,
             ema: self.ema.or(own.ema),
             accumulate: self.accumulate.unwrap_or(own.accumulate),
+            recompute: self.recompute,
             label_smoothing: self.label_smoothing.unwrap_or(own.label_smoothing),
             class_weights: self.class_weights.clone(),
             augment: self.augment.clone().or(own.augment),

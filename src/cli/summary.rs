@@ -9,8 +9,8 @@ use gpucnn::train;
 #[derive(clap::Args)]
 pub struct Args {
     /// mnist-cnn, cifar10-cnn, lenet5, vgg11-bn, resnet20, resnet18, resnet18-imagenet,
-    /// wide-resnet-16-4, mobilenet-v2, vgg11-bn-imagenet, vgg16-bn-imagenet, or a model file
-    /// (TOML)
+    /// wide-resnet-16-4, mobilenet-v2, vgg11-bn-imagenet, vgg16-bn-imagenet,
+    /// convnext-atto, speedrun, or a model file (TOML)
     model: String,
     /// Show the memory plan of a training step too, as the device would run it
     #[arg(long)]

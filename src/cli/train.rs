@@ -8,9 +8,10 @@ use gpucnn::data::Dataset;
 use gpucnn::formats::atomic;
 use gpucnn::graph::{Backend, Profile};
 use gpucnn::model::Model;
-use gpucnn::report::{duration, profile};
+use gpucnn::report::{duration, profile, rates};
 use gpucnn::train::{
-    self, Callbacks, Config, Event, HistoryRow, OnNan, Retry, RunFolder, Start, Summary,
+    self, Callbacks, Config, Event, HistoryRow, OnNan, Retry, RunFolder, Start, Summary, Sweep,
+    Weights,
 };
 use gpucnn::{Error, Result};
 use indicatif::ProgressBar;
@@ -32,8 +33,8 @@ const RETRY_PAUSE: Duration = Duration::from_secs(5);
 #[command(mut_args(refused_with_resume))]
 pub struct Args {
     /// mnist-cnn, cifar10-cnn, lenet5, vgg11-bn, resnet20, resnet18, resnet18-imagenet,
-    /// wide-resnet-16-4, mobilenet-v2, vgg11-bn-imagenet, vgg16-bn-imagenet, or a model file
-    /// (TOML)
+    /// wide-resnet-16-4, mobilenet-v2, vgg11-bn-imagenet, vgg16-bn-imagenet,
+    /// convnext-atto, speedrun, or a model file (TOML)
     #[arg(default_value = "mnist-cnn")]
     model: String,
     /// Data set: a name (mnist) or a folder [default: mnist]
@@ -65,6 +66,10 @@ pub struct Args {
     /// Take the images in the order they are stored
     #[arg(long)]
     no_shuffle: bool,
+    /// Look for a good learning rate instead of training: a short sweep from 1e-7 to 10, a
+    /// suggestion, and the plot as SVG [default file: find-lr.svg]
+    #[arg(long, value_name = "FILE.svg", num_args = 0..=1, default_missing_value = "find-lr.svg")]
+    find_lr: Option<PathBuf>,
     /// Report every N steps; 0 for never [default: 0]
     #[arg(long, value_name = "N")]
     log_every: Option<usize>,
@@ -215,6 +220,45 @@ fn go_on(args: &Args, path: &Path) -> Result<ExitCode> {
     run.follow(backend, &mut folder)
 }
 
+/// Looks for a good learning rate, plots it and prints it.
+fn find_rate(
+    args: &Args,
+    plot: &Path,
+    model: &Model,
+    config: &Config,
+    data: &Dataset,
+    weights: &Weights,
+    backend: Box<dyn Backend>,
+) -> Result<ExitCode> {
+    let sweep = Sweep::default();
+    let bar = output::bar("finding a learning rate");
+    bar.set_length(sweep.updates as u64);
+    let found =
+        train::find_learning_rate(model, data, config, weights, backend, sweep, &mut |n| {
+            bar.set_position(n as u64);
+        })?;
+    bar.finish_and_clear();
+    let title = format!(
+        "{} on {}, {}, batches of {}",
+        model.name(),
+        data.name,
+        config.optimizer,
+        config.batch_size * config.accumulate
+    );
+    let picture = rates::svg(&title, &found);
+    atomic::write(plot, |file| file.write_all(picture.as_bytes()))?;
+    if args.json {
+        output::json(
+            &json!({"event": "find_lr", "plot": plot, "valley": found.valley,
+            "largest": found.largest, "diverged": found.diverged, "points": found.points}),
+        );
+    } else {
+        println!("{}", rates::table(&found));
+        println!("plot: {}", plot.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Trains a new run.
 fn begin(args: &Args) -> Result<ExitCode> {
     let (model, own) = shared::load_model(&args.model)?;
@@ -240,6 +284,9 @@ fn begin(args: &Args) -> Result<ExitCode> {
     let backend = shared::open_device(&config.device)?;
     eprintln!("device: {}", backend.describe());
     let data = shared::load_data(&config.data, model.input())?;
+    if let Some(plot) = &args.find_lr {
+        return find_rate(args, plot, &model, &config, &data, &weights, backend);
+    }
     let mut folder = RunFolder::create(args.out.as_deref(), &model, &config, &data.classes)?;
     let run = Run {
         args,

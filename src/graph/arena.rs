@@ -88,20 +88,6 @@ impl Arena {
             .collect()
     }
 
-    /// Views that together cover the arena held in the state `of`, each of at most
-    /// `bytes`: what whole-arena ops bind on devices that cannot bind it at once.
-    ///
-    /// # Errors
-    /// If the state is not of this arena's type.
-    pub fn chunks(&self, graph: &mut Graph, of: Value, bytes: u64) -> Result<Vec<Value>> {
-        let most = (bytes / 4) as usize / ALIGNMENT * ALIGNMENT;
-        let most = most.max(ALIGNMENT);
-        (0..self.len)
-            .step_by(most)
-            .map(|start| graph.view(of, start, [most.min(self.len - start)]))
-            .collect()
-    }
-
     /// The arena's content, each part from `tensor`, padding zero.
     ///
     /// # Errors
@@ -142,6 +128,21 @@ impl Arena {
     }
 }
 
+/// Views that together cover a state from element `first` on, each of at most `bytes`: what
+/// ops on a whole arena bind, on devices that cannot bind it at once.
+///
+/// # Errors
+/// If it is no state.
+pub fn chunks(graph: &mut Graph, state: Value, first: usize, bytes: u64) -> Result<Vec<Value>> {
+    let most = (bytes / 4) as usize / ALIGNMENT * ALIGNMENT;
+    let most = most.max(ALIGNMENT);
+    let len = graph.value(state).ty.shape.len();
+    (first..len)
+        .step_by(most)
+        .map(|start| graph.view(state, start, [most.min(len - start)]))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,7 +181,7 @@ mod tests {
         let arena = Arena::new([("a".into(), Shape::from([1000]))]);
         let mut graph = Graph::new();
         let state = graph.state("s", arena.ty());
-        let chunks = arena.chunks(&mut graph, state, 1024).unwrap();
+        let chunks = chunks(&mut graph, state, 0, 1024).unwrap();
         let lengths: Vec<_> = chunks
             .iter()
             .map(|v| graph.value(*v).ty.shape.len())

@@ -17,9 +17,10 @@ mod guard;
 mod listing;
 mod memory;
 mod passes;
+mod recompute;
 mod reference;
 
-pub use arena::{Arena, Part};
+pub use arena::{Arena, Part, chunks};
 pub use backend::{Backend, Profile, Program, Ticket, Timing};
 pub(crate) use backend::{advise_batch, largest_batch};
 pub use gpu::GpuBackend;

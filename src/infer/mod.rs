@@ -230,12 +230,24 @@ pub fn argmax(logits: &[f32]) -> usize {
     best
 }
 
+/// How many classes come before this one by their logits; of equal ones the first comes first.
+fn rank(logits: &[f32], class: usize) -> usize {
+    let own = logits[class];
+    let before = |(i, x): &(usize, &f32)| **x > own || (**x == own && *i < class);
+    logits.iter().enumerate().filter(before).count()
+}
+
 /// How a model does on labelled images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
     /// Images by true class, then by predicted class.
     pub confusion: Vec<Vec<usize>>,
     loss_sum: f64,
+    /// Images by the rank of their class among the logits, from 0.
+    ranks: Vec<usize>,
+    /// Of two classes: how far the logit of class 1 is above that of class 0, and whether it
+    /// is the true one, for each image.
+    margins: Vec<(f32, bool)>,
 }
 
 impl Evaluation {
@@ -243,12 +255,51 @@ impl Evaluation {
         Self {
             confusion: vec![vec![0; classes]; classes],
             loss_sum: 0.0,
+            ranks: vec![0; classes],
+            margins: Vec::new(),
         }
     }
 
     pub(crate) fn add(&mut self, logits: &[f32], label: usize) {
         self.confusion[label][argmax(logits)] += 1;
         self.loss_sum -= probabilities(logits)[label].max(f64::MIN_POSITIVE).ln();
+        self.ranks[rank(logits, label)] += 1;
+        if let [zero, one] = logits {
+            self.margins.push((one - zero, label == 1));
+        }
+    }
+
+    /// Fraction of images whose class is among the `k` of the highest logits; of equal ones
+    /// the first classes count as higher, as for [`accuracy`](Self::accuracy), which this is
+    /// for `k` = 1.
+    pub fn top_k(&self, k: usize) -> f64 {
+        let hits: usize = self.ranks.iter().take(k).sum();
+        hits as f64 / self.samples() as f64
+    }
+
+    /// The area under the receiver operating characteristic of two classes, class 1 being the
+    /// positive one: the probability that a random image of class 1 has a higher score than a
+    /// random one of class 0, where equal scores count half (Hanley and McNeil 1982;
+    /// scikit-learn's `roc_auc_score`). `None` for another number of classes, or where one of
+    /// them has no image.
+    pub fn roc_auc(&self) -> Option<f64> {
+        let mut margins = self.margins.clone();
+        margins.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let positives = margins.iter().filter(|(_, positive)| *positive).count();
+        let negatives = margins.len() - positives;
+        if positives == 0 || negatives == 0 {
+            return None;
+        }
+        // Twice the pairs in order: each positive counts the negatives below it, and half of
+        // those that are equal.
+        let (mut below, mut twice) = (0, 0);
+        for equal in margins.chunk_by(|a, b| a.0 == b.0) {
+            let here = equal.iter().filter(|(_, positive)| *positive).count();
+            let others = equal.len() - here;
+            twice += here * (2 * below + others);
+            below += others;
+        }
+        Some(twice as f64 / (2 * positives * negatives) as f64)
     }
 
     /// Images seen.
@@ -277,5 +328,57 @@ impl Evaluation {
         let precision = hits / predicted as f64;
         let recall = hits / actual as f64;
         [precision, recall, 2.0 * hits / (predicted + actual) as f64]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn evaluation(rows: &[(&[f32], usize)]) -> Evaluation {
+        let mut evaluation = Evaluation::new(rows[0].0.len());
+        for (logits, label) in rows {
+            evaluation.add(logits, *label);
+        }
+        evaluation
+    }
+
+    /// roc_auc_score([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]) is 0.75 in scikit-learn's
+    /// documentation; with the ties below the positives win 1.5,
+    /// 1 and 0 of two negatives each.
+    #[test]
+    fn roc_auc_is_scikit_learns_with_ties_counted_half() {
+        let rows: [(&[f32], usize); 4] = [
+            (&[0.0, 0.1], 0),
+            (&[0.0, 0.4], 0),
+            (&[0.0, 0.35], 1),
+            (&[0.0, 0.8], 1),
+        ];
+        assert_eq!(evaluation(&rows).roc_auc(), Some(0.75));
+        let tied: [(&[f32], usize); 5] = [
+            (&[0.0, 1.0], 0),
+            (&[0.0, 3.0], 0),
+            (&[0.0, 3.0], 1),
+            (&[0.0, 2.0], 1),
+            (&[0.0, 0.5], 1),
+        ];
+        assert_eq!(evaluation(&tied).roc_auc(), Some((1.5 + 1.0) / 6.0));
+        let constant: [(&[f32], usize); 2] = [(&[0.0, 1.0], 0), (&[0.0, 1.0], 1)];
+        assert_eq!(evaluation(&constant).roc_auc(), Some(0.5));
+        assert_eq!(evaluation(&tied[..2]).roc_auc(), None);
+        assert_eq!(evaluation(&[(&[0.0, 1.0, 2.0], 1)]).roc_auc(), None);
+    }
+
+    #[test]
+    fn top_k_counts_the_first_of_equal_logits_as_higher() {
+        let rows: [(&[f32], usize); 3] = [
+            (&[3.0, 2.0, 1.0, 0.0], 2),
+            (&[1.0, 1.0, 1.0, 1.0], 1),
+            (&[0.0, 5.0, 0.0, 0.0], 1),
+        ];
+        let evaluation = evaluation(&rows);
+        let found = [1, 2, 3, 4, 9].map(|k| 3.0 * evaluation.top_k(k));
+        assert_eq!(found, [1.0, 2.0, 3.0, 3.0, 3.0]);
+        assert_eq!(evaluation.top_k(1), evaluation.accuracy());
     }
 }

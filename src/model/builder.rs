@@ -165,7 +165,11 @@ impl ModelBuilder {
             .filter(|l| l.layer.stem() == stem)
             .count();
         match layer {
-            Layer::Flatten(_) | Layer::GlobalAvgPool(_) if number == 1 => stem.to_owned(),
+            Layer::Flatten(_) | Layer::GlobalAvgPool(_) | Layer::GlobalMaxPool(_)
+                if number == 1 =>
+            {
+                stem.to_owned()
+            }
             _ => format!("{stem}{number}"),
         }
     }

@@ -11,6 +11,8 @@ pub enum Init {
     Zeros,
     /// All ones.
     Ones,
+    /// All this number.
+    Constant(f64),
     /// Uniform in ±√(6 / (fan_in + fan_out)) (Glorot and Bengio 2010).
     GlorotUniform {
         /// Inputs of one output.
@@ -27,6 +29,7 @@ impl Init {
         match self {
             Self::Zeros => {}
             Self::Ones => tensor.data_mut().fill(1.0),
+            Self::Constant(value) => tensor.data_mut().fill(*value as f32),
             Self::GlorotUniform { fan_in, fan_out } => {
                 let limit = (6.0 / (*fan_in as f64 + *fan_out as f64)).sqrt() as f32;
                 let mut rng = ChaCha8Rng::seed_from_u64(u64::from(seed));

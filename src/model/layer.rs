@@ -232,10 +232,14 @@ layers! {
     MaxPool2d = "max_pool2d", "pool";
     AvgPool2d = "avg_pool2d", "pool";
     GlobalAvgPool = "global_avg_pool", "gap";
+    GlobalMaxPool = "global_max_pool", "gmp";
     Dense = "dense", "fc";
     Activation = "activation", "act";
     BatchNorm2d = "batch_norm2d", "bn";
+    LayerNorm2d = "layer_norm2d", "ln";
+    LayerScale = "layer_scale", "scale";
     Dropout = "dropout", "dropout";
+    DropPath = "drop_path", "path";
     Flatten = "flatten", "flatten";
     Reshape = "reshape", "reshape";
     ZeroPad2d = "zero_pad2d", "pad";

@@ -6,13 +6,15 @@ mod convolution;
 mod merge;
 mod normalization;
 mod pooling;
+mod random;
 mod shape;
 
 pub use concat::Concat;
 pub use convolution::{Conv2d, Dense, DepthwiseConv2d};
 pub use merge::{Add, Mul};
-pub use normalization::{Activation, BatchNorm2d, Dropout};
-pub use pooling::{AvgPool2d, GlobalAvgPool, MaxPool2d};
+pub use normalization::{Activation, BatchNorm2d, LayerNorm2d, LayerScale};
+pub use pooling::{AvgPool2d, GlobalAvgPool, GlobalMaxPool, MaxPool2d};
+pub use random::{DropPath, Dropout};
 pub use shape::{Flatten, Reshape, ZeroPad2d};
 
 use super::layer::Lowering;

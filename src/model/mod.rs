@@ -34,8 +34,9 @@ pub use builder::{ModelBuilder, Node};
 pub use initial::Init;
 pub use layer::{Layer, Lowering, Mode};
 pub use layers::{
-    Activation, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dense, DepthwiseConv2d, Dropout,
-    Flatten, GlobalAvgPool, MaxPool2d, Mul, Reshape, ZeroPad2d,
+    Activation, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dense, DepthwiseConv2d, DropPath,
+    Dropout, Flatten, GlobalAvgPool, GlobalMaxPool, LayerNorm2d, LayerScale, MaxPool2d, Mul,
+    Reshape, ZeroPad2d,
 };
 pub(crate) use pattern::Patterns;
 pub use summary::{LayerSummary, Summary};

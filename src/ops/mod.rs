@@ -19,14 +19,17 @@ pub mod binary;
 pub mod concat;
 pub mod conv2d;
 pub mod cross_entropy;
+pub mod drop_path;
 pub mod dropout;
 pub mod elementwise_loss;
 pub mod fill;
 mod gemm;
 pub mod int8;
 mod lanes;
+pub mod layer_norm;
 pub mod matmul;
 pub mod metrics;
+pub mod muon;
 pub mod non_finite;
 pub mod optimizer;
 pub mod pad;
@@ -276,13 +279,16 @@ pub fn registry() -> Vec<Entry> {
         concat::ENTRIES,
         conv2d::ENTRIES,
         cross_entropy::ENTRIES,
+        drop_path::ENTRIES,
         dropout::ENTRIES,
         elementwise_loss::ENTRIES,
         fill::ENTRIES,
         int8::ENTRIES,
+        layer_norm::ENTRIES,
         matmul::ENTRIES,
         metrics::ENTRIES,
         non_finite::ENTRIES,
+        muon::ENTRIES,
         optimizer::ENTRIES,
         pad::ENTRIES,
         pool2d::ENTRIES,

@@ -8,6 +8,7 @@ mod page;
 pub mod plan;
 mod plot;
 pub mod profile;
+pub mod rates;
 mod recorder;
 pub mod roofline;
 mod run;

@@ -70,6 +70,9 @@ pub struct Config {
     /// (which sees each batch alone) and class weights (each batch divides by its own labels'
     /// weights). Steps are counted in batches; schedules and averages in updates.
     pub accumulate: usize,
+    /// Whether results of the forward pass are computed again where backward needs them, so
+    /// that fewer are kept: no. It takes more time and changes no bit.
+    pub recompute: bool,
     /// Share of the target spread evenly over the classes, from 0 (the default) up to 1,
     /// excluded (Szegedy et al. 2016). The losses that are reported are without it.
     pub label_smoothing: f64,
@@ -133,6 +136,7 @@ impl Default for Config {
             clip_value: None,
             ema: None,
             accumulate: 1,
+            recompute: false,
             label_smoothing: 0.0,
             class_weights: None,
             augment: None,
@@ -274,6 +278,7 @@ impl Config {
             layer_rates: LayerRates::parse(&self.layer_rates, model)?,
             ema: self.ema,
             accumulate: self.accumulate,
+            recompute: self.recompute,
             augmentation: self.augmentation()?,
             prunes: self.prune_to.is_some(),
             on_nan: self.on_nan,
@@ -363,6 +368,11 @@ impl Config {
             "from 0 to 1",
             over,
         )?;
+        if self.optimizer()?.matrices.is_some() && (self.clip_norm.or(self.clip_value)).is_some() {
+            let problem = "--clip-norm and --clip-value do not go with muon, whose steps have one \
+                           size however large the gradient is; leave them out";
+            return Err(Error::Usage(problem.into()));
+        }
         let smoothing = self.label_smoothing;
         let fine = (0.0..1.0).contains(&smoothing);
         require(
@@ -414,6 +424,7 @@ mod tests {
             ("resnet18-imagenet", "momentum", 0.05, 1e-4, 90, "step"),
             ("wide-resnet-16-4", "nesterov", 0.1, 5e-4, 200, "cosine"),
             ("mobilenet-v2", "nesterov", 0.1, 5e-4, 200, "cosine"),
+            ("convnext-atto", "adamw", 7e-4, 0.05, 200, "cosine"),
             ("vgg11-bn-imagenet", "momentum", 0.005, 1e-4, 90, "step"),
             ("vgg16-bn-imagenet", "momentum", 0.005, 1e-4, 90, "step"),
         ] {

@@ -6,13 +6,14 @@ use super::weights::{PARAMETERS, STATISTICS, Weights, arenas, upload_as, upload_
 use super::weights::{values_in, weight_values};
 use crate::compress;
 use crate::error::Result;
-use crate::graph::{Arena, Backend, Graph, Part, Probe};
-use crate::model::{Mode, Model};
+use crate::graph::{Arena, Backend, Graph, Part, Probe, chunks};
+use crate::model::{Layer, Mode, Model, ParameterSpec};
 use crate::ops::augment::{Augmentation, Mix};
 use crate::ops::binary::{Binary, BinaryOp};
 use crate::ops::cross_entropy::{Labels, SoftmaxCrossEntropy};
 use crate::ops::fill::Fill;
 use crate::ops::metrics::Metrics as MetricsOp;
+use crate::ops::muon::Muon;
 use crate::ops::non_finite::NonFinite;
 use crate::ops::optimizer::{BLOCK, Clip, Running, SquaredNorm, Update};
 use crate::ops::reduction::Reduction;
@@ -54,6 +55,8 @@ pub struct Graphs<'a> {
     model: &'a Model,
     method: Method,
     parameters: Arena,
+    /// The elements that the arena of parameters begins with and Muon moves.
+    matrices: usize,
     statistics: Arena,
     max_binding: u64,
 }
@@ -62,10 +65,16 @@ impl<'a> Graphs<'a> {
     /// Graphs for devices that bind at most `max_binding` bytes of one tensor.
     pub fn new(model: &'a Model, method: impl Into<Method>, max_binding: u64) -> Self {
         let [parameters, statistics] = arenas(model);
+        let method = method.into();
+        let (parameters, matrices) = match method.optimizer.matrices {
+            Some(_) => matrices_first(model, &parameters),
+            None => (parameters, 0),
+        };
         Self {
             model,
-            method: method.into(),
+            method,
             parameters,
+            matrices,
             statistics,
             max_binding,
         }
@@ -81,7 +90,7 @@ impl<'a> Graphs<'a> {
     /// # Errors
     /// If an op refuses the shapes.
     pub fn training(&self, part: &feed::Part, batch: usize) -> Result<Graph> {
-        let (mut graph, gradients) = self.gradients(part, batch)?;
+        let (mut graph, gradients, forward) = self.gradients(part, batch)?;
         let flag = self.check_finite(&mut graph, gradients)?;
         if self.method.accumulate > 1 {
             // The loss is a mean: the sum over images is that many times its gradient.
@@ -90,7 +99,10 @@ impl<'a> Graphs<'a> {
         } else {
             self.add_update(&mut graph, gradients, 1.0)?;
         }
-        let mut graph = graph.optimized();
+        let mut graph = match self.method.recompute {
+            true => graph.recomputed(forward),
+            false => graph.optimized(),
+        };
         graph.guard(flag, &self.lasting_names());
         Ok(graph)
     }
@@ -105,12 +117,13 @@ impl<'a> Graphs<'a> {
         part: &feed::Part,
         batch: usize,
     ) -> Result<(Graph, TensorType, Vec<Probe>)> {
-        let (graph, _) = self.gradients(part, batch)?;
+        let (graph, ..) = self.gradients(part, batch)?;
         graph.optimized().probed(PROBES, &self.lasting_names())
     }
 
-    /// The graph up to the gradients, in the state that holds them.
-    fn gradients(&self, part: &feed::Part, batch: usize) -> Result<(Graph, Value)> {
+    /// The graph up to the gradients, the state that holds them, and how many nodes are the
+    /// forward pass.
+    fn gradients(&self, part: &feed::Part, batch: usize) -> Result<(Graph, Value, usize)> {
         let mut graph = Graph::new();
         let normalization = self.model.normalization();
         let augmentation = &self.method.augmentation;
@@ -144,6 +157,7 @@ impl<'a> Graphs<'a> {
         }
         let loss = graph.add(Box::new(loss), &inputs)?[0];
         add_metrics(&mut graph, logits, labels)?;
+        let forward = graph.nodes().len();
         let found = graph.gradients(loss, &weights)?;
         graph.set_layer("optimizer");
         let gradients = graph.state(GRADIENTS, self.parameters.ty());
@@ -153,7 +167,7 @@ impl<'a> Graphs<'a> {
                 graph.store(gradient, target)?;
             }
         }
-        Ok((graph, gradients))
+        Ok((graph, gradients, forward))
     }
 
     /// Raises the flag where a gradient, or what the step's metrics tell of, is not finite.
@@ -243,7 +257,7 @@ impl<'a> Graphs<'a> {
 
     /// Views that cover a state of the parameters' layout.
     fn chunks(&self, graph: &mut Graph, of: Value) -> Result<Vec<Value>> {
-        self.parameters.chunks(graph, of, self.max_binding)
+        chunks(graph, of, 0, self.max_binding)
     }
 
     /// Takes the state `new` of the parameters' layout into the state `running`.
@@ -256,7 +270,7 @@ impl<'a> Graphs<'a> {
             return Ok(());
         }
         let states = [running, new].map(|name| graph.state(name, arena.ty()));
-        let [running, new] = states.map(|s| arena.chunks(graph, s, self.max_binding));
+        let [running, new] = states.map(|s| chunks(graph, s, 0, self.max_binding));
         for (running, new) in running?.into_iter().zip(new?) {
             graph.add(Box::new(op), &[running, new])?;
         }
@@ -282,16 +296,18 @@ impl<'a> Graphs<'a> {
     }
 
     fn add_optimizer(&self, graph: &mut Graph, gradients: Value, scale: f64) -> Result<()> {
-        if self.parameters.is_empty() {
-            return Ok(());
+        let parameters = graph.state(PARAMETERS, self.parameters.ty());
+        let mut states = vec![(parameters, 0), (gradients, 0)];
+        for state in self.optimizer_states() {
+            states.push((graph.state(state.name, state.ty), state.first));
         }
-        let mut states = vec![graph.state(PARAMETERS, self.parameters.ty()), gradients];
-        for (name, _) in self.method.optimizer.rule.states() {
-            states.push(graph.state(optimizer_state(name), self.parameters.ty()));
+        self.add_muon(graph, &states, scale)?;
+        if self.matrices == self.parameters.len() {
+            return Ok(());
         }
         let chunks = states
             .into_iter()
-            .map(|s| self.chunks(graph, s))
+            .map(|(s, first)| chunks(graph, s, self.matrices - first, self.max_binding))
             .collect::<Result<Vec<_>>>()?;
         let norm = self.squared_norm(graph, &chunks[1])?;
         let groups = self.groups();
@@ -301,7 +317,7 @@ impl<'a> Graphs<'a> {
             inputs.extend(groups);
             inputs.extend(norm);
             let update = Update {
-                groups_from: groups.map(|_| first),
+                groups_from: groups.map(|_| first + self.matrices / BLOCK),
                 clip: self.method.clip,
                 scale,
                 ..Update::new(self.method.optimizer)
@@ -309,6 +325,49 @@ impl<'a> Graphs<'a> {
             graph.add(Box::new(update), &inputs)?;
         }
         Ok(())
+    }
+
+    /// Moves the matrices, each by a node of its own.
+    fn add_muon(&self, graph: &mut Graph, states: &[(Value, usize)], scale: f64) -> Result<()> {
+        let Some(rule) = self.method.optimizer.matrices else {
+            return Ok(());
+        };
+        for part in self.parameters.parts() {
+            if part.offset >= self.matrices {
+                break;
+            }
+            let rows = part.shape[0];
+            let matrix = [rows, part.shape.len() / rows];
+            // Parameters, gradients and the first state, which is the momentum.
+            let inputs = states[..3].iter();
+            let inputs = inputs.map(|(s, first)| graph.view(*s, part.offset - first, matrix));
+            let inputs = inputs.collect::<Result<Vec<_>>>()?;
+            let op = Muon {
+                rule,
+                weight_decay: self.method.optimizer.weight_decay,
+                rate: self.method.rate_factor(&part.name),
+                scale,
+            };
+            graph.add(Box::new(op), &inputs)?;
+        }
+        Ok(())
+    }
+
+    /// What the optimizer keeps.
+    fn optimizer_states(&self) -> Vec<OptimizerState> {
+        let states = self.method.optimizer.rule.states().iter();
+        let of = |(i, (name, initial)): (usize, &(&str, f64))| {
+            // Muon has a momentum, AdamW's first state, and no more.
+            let first = if i == 0 { 0 } else { self.matrices };
+            OptimizerState {
+                name: format!("optimizer.{name}"),
+                initial: *initial,
+                ty: TensorType::f32([self.parameters.len() - first]),
+                first,
+            }
+        };
+        let states = states.enumerate().map(of);
+        states.filter(|s| !s.ty.shape.is_empty()).collect()
     }
 
     /// How images are put together, if at all.
@@ -391,11 +450,13 @@ impl<'a> Graphs<'a> {
         if self.method.accumulate > 1 {
             backend.create(ACCUMULATED, &ty)?;
         }
-        for (name, initial) in self.method.optimizer.rule.states() {
-            let values = vec![*initial; self.parameters.len()];
-            let name = optimizer_state(name);
+        for OptimizerState {
+            name, initial, ty, ..
+        } in self.optimizer_states()
+        {
+            let values = vec![initial; ty.shape.len()];
             backend.create(&name, &ty)?;
-            backend.write(&name, &Array::float(ty.clone(), values))?;
+            backend.write(&name, &Array::float(ty, values))?;
         }
         for (name, content) in self.constants() {
             backend.create(name, content.ty())?;
@@ -412,9 +473,8 @@ impl<'a> Graphs<'a> {
             (PARAMETERS.to_owned(), self.parameters.ty()),
             (STATISTICS.to_owned(), self.statistics.ty()),
         ];
-        for (name, _) in self.method.optimizer.rule.states() {
-            states.push((optimizer_state(name), self.parameters.ty()));
-        }
+        let kept = self.optimizer_states().into_iter();
+        states.extend(kept.map(|s| (s.name, s.ty)));
         if self.method.ema.is_some() {
             states.extend(
                 self.results()
@@ -547,8 +607,42 @@ fn first_blocks(graph: &Graph, chunks: &[Value]) -> Vec<usize> {
     chunks.iter().map(begin).collect()
 }
 
-fn optimizer_state(name: &str) -> String {
-    format!("optimizer.{name}")
+/// A state of the optimizer.
+struct OptimizerState {
+    name: String,
+    initial: f64,
+    ty: TensorType,
+    /// The element of the parameters that its first belongs to.
+    first: usize,
+}
+
+/// The arena with the matrices that Muon moves in front, and their elements: all parameters of
+/// two axes or more but those of the last layer, as its author recommends, and of depthwise
+/// and grouped convolutions, which are no matrices but many.
+fn matrices_first(model: &Model, arena: &Arena) -> (Arena, usize) {
+    let head = model.parameters().last().map_or("", ParameterSpec::layer);
+    let split = |layer: &str| {
+        let named = model.layers().iter().find(|l| l.name == layer);
+        named.is_some_and(|l| match &l.layer {
+            Layer::DepthwiseConv2d(_) => true,
+            Layer::Conv2d(convolution) => convolution.groups > 1,
+            _ => false,
+        })
+    };
+    let is_matrix = |part: &Part| {
+        let layer = part.name.rsplit_once('.').map_or("", |(layer, _)| layer);
+        part.shape.rank() >= 2 && layer != head && !split(layer)
+    };
+    let (matrices, rest): (Vec<_>, Vec<_>) = arena.parts().iter().partition(|p| is_matrix(p));
+    let named = |parts: &[&Part]| -> Vec<_> {
+        let parts = parts.iter();
+        parts.map(|p| (p.name.clone(), p.shape.clone())).collect()
+    };
+    let elements = Arena::new(named(&matrices)).len();
+    (
+        Arena::new([named(&matrices), named(&rest)].concat()),
+        elements,
+    )
 }
 
 fn metrics_type() -> TensorType {

@@ -63,6 +63,8 @@ pub struct Method {
     pub prunes: bool,
     /// What becomes of a step that is not finite.
     pub on_nan: OnNan,
+    /// Whether backward computes results of the forward pass again, not to keep them.
+    pub recompute: bool,
 }
 
 impl From<Optimizer> for Method {
@@ -80,6 +82,7 @@ impl From<Optimizer> for Method {
             accumulate: 1,
             prunes: false,
             on_nan: OnNan::Stop,
+            recompute: false,
         }
     }
 }

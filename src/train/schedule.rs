@@ -26,6 +26,12 @@ pub enum Policy {
     /// down to `peak / 250,000` (Smith and Topin 2017 with the defaults of PyTorch's
     /// `OneCycleLR`; momentum stays).
     OneCycle,
+    /// From `from` to `peak` by an equal factor from update to update, for the finder of
+    /// learning rates.
+    Sweep {
+        /// The first rate.
+        from: f64,
+    },
     /// Times `factor`, but not below `least`, after `patience` epochs in which the
     /// monitored score did not get better by 1e-4 (Keras's `ReduceLROnPlateau`).
     Plateau {
@@ -132,6 +138,10 @@ impl Schedule {
                 self.peak * factor.powi(i32::try_from(changes).unwrap_or(i32::MAX))
             }
             Policy::Cosine { least } => anneal(self.peak, least, past as f64 / span.max(1) as f64),
+            Policy::Sweep { from } => {
+                let share = past as f64 / (span - 1).max(1) as f64;
+                from * (self.peak / from).powf(share)
+            }
             Policy::OneCycle => one_cycle(self.peak, past as f64, span as f64),
         }
     }

@@ -2,10 +2,11 @@
 
 use super::checkpoint::State;
 use super::feed::{Metrics, Part};
+use super::finder::Sweep;
 use super::graphs::{EVAL_BATCH, Graphs, LOGITS, MAX_STEPS, METRICS, Suspect};
 use super::method::OnNan;
 use super::pace::Pace;
-use super::schedule::Schedule;
+use super::schedule::{Policy, Schedule};
 use super::{Callbacks, Checkpoint, Config, Event, Examined, HistoryRow, Position, Weights};
 use crate::compress;
 use crate::data::{Dataset, Split};
@@ -409,6 +410,13 @@ impl<'a> Session<'a> {
             slot: slot as u32,
             ..self.step()
         }
+    }
+
+    /// Has the rate grow from update to update from now on, and returns that schedule.
+    pub(super) fn sweep(&mut self, sweep: Sweep) -> Schedule {
+        let [from, to] = sweep.rates;
+        self.schedule = Schedule::new(Policy::Sweep { from }, to, 0.0, 1, sweep.updates);
+        self.schedule.clone()
     }
 
     /// The learning rate of the last update.

@@ -1,11 +1,14 @@
-//! Activation, batch normalisation, dropout.
+//! Activation and normalisation.
 
 use super::single;
 use crate::error::Result;
 use crate::model::layer::{Lower, Lowering};
 use crate::model::{Init, Mode, values};
 use crate::ops::activation::Function;
-use crate::ops::{Value, batch_norm, dropout};
+use crate::ops::binary::{Binary, BinaryOp};
+use crate::ops::reshape::Reshape;
+use crate::ops::{Value, batch_norm, layer_norm};
+use crate::tensor::Shape;
 use serde::{Deserialize, Serialize};
 
 /// An activation on its own; any shape.
@@ -89,32 +92,86 @@ impl Lower for BatchNorm2d {
     }
 }
 
-/// Dropout (Srivastava et al. 2014), any shape: in training each element is zero with
-/// probability `rate`, else times 1 / (1 - rate); at inference nothing changes.
+/// Layer normalisation over the channels of each place (Ba et al. 2016): [N, C, ..] to itself.
+/// The norm of ConvNeXt (Liu et al. 2022).
 ///
-/// Each layer has a mask of its own at each step, drawn from the run's seed.
+/// Parameters: `weight` `[C]`, ones; `bias` `[C]`, zeros.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Dropout {
-    /// Probability that an element is dropped; at least 0 and below 1.
-    pub rate: f64,
+pub struct LayerNorm2d {
+    /// Added to the variance; 1e-3.
+    #[serde(default = "epsilon")]
+    pub epsilon: f64,
 }
 
-impl Dropout {
-    /// The layer that drops this share of the elements.
-    pub fn new(rate: f64) -> Self {
-        Self { rate }
+impl Default for LayerNorm2d {
+    fn default() -> Self {
+        Self { epsilon: epsilon() }
     }
 }
 
-impl Lower for Dropout {
+impl Lower for LayerNorm2d {
     fn lower(&self, lowering: &mut Lowering<'_>, inputs: &[Value]) -> Result<Value> {
         let x = single(lowering, inputs)?;
-        values::check_fraction(lowering, "rate", self.rate)?;
-        if lowering.mode() == Mode::Inference || self.rate == 0.0 {
-            return Ok(x);
+        let shape = [channels(lowering, x)?];
+        let gamma = lowering.parameter("weight", shape, Init::Ones)?;
+        let beta = lowering.parameter("bias", shape, Init::Zeros)?;
+        let op = layer_norm::LayerNorm2d {
+            epsilon: self.epsilon,
+        };
+        lowering.op(op, &[x, gamma, beta])
+    }
+}
+
+/// A factor for each channel that is learned (Touvron et al. 2021, "Going deeper with Image
+/// Transformers"): [N, C, ..] to itself. It ends a residual branch, and begins so small that
+/// the branch hardly counts.
+///
+/// Parameter: `weight` `[C]`, all `initial`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LayerScale {
+    /// What the factors begin as; 1e-6.
+    #[serde(default = "tiny")]
+    pub initial: f64,
+}
+
+fn tiny() -> f64 {
+    1e-6
+}
+
+impl Default for LayerScale {
+    fn default() -> Self {
+        Self { initial: tiny() }
+    }
+}
+
+impl Lower for LayerScale {
+    fn lower(&self, lowering: &mut Lowering<'_>, inputs: &[Value]) -> Result<Value> {
+        let x = single(lowering, inputs)?;
+        let channels = channels(lowering, x)?;
+        if !(self.initial as f32).is_finite() {
+            let problem = format!("initial: expected a finite number, found {}", self.initial);
+            return Err(lowering.error(problem));
         }
-        let (rate, key) = (self.rate, lowering.index());
-        lowering.op(dropout::Dropout { rate, key }, &[x])
+        let initial = Init::Constant(self.initial);
+        let factors = lowering.parameter("weight", [channels], initial)?;
+        // Broadcast from the last axis on.
+        let mut extents = vec![1; lowering.shape(x).rank() - 1];
+        extents[0] = channels;
+        let shape = Shape::from(&extents[..]);
+        let factors = lowering.op(Reshape { shape }, &[factors])?;
+        lowering.op(Binary(BinaryOp::Mul), &[x, factors])
+    }
+}
+
+/// The channels of [N, C, ..].
+fn channels(lowering: &Lowering<'_>, x: Value) -> Result<usize> {
+    match lowering.shape(x).dims() {
+        [_, channels, ..] => Ok(*channels),
+        dims => {
+            let problem = format!("expected an input [N, C, ..], found {dims:?}");
+            Err(lowering.error(problem))
+        }
     }
 }

@@ -127,3 +127,20 @@ impl Lower for GlobalAvgPool {
         lowering.op(flat, &[y])
     }
 }
+
+/// Maximum of each channel: [N, C, H, W] to [N, C], as in Keras.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GlobalMaxPool {}
+
+impl Lower for GlobalMaxPool {
+    fn lower(&self, lowering: &mut Lowering<'_>, inputs: &[Value]) -> Result<Value> {
+        let x = single(lowering, inputs)?;
+        lowering.channels(x)?;
+        let shape = lowering.shape(x);
+        let window = Window::new([shape[2], shape[3]]);
+        let y = lowering.op(pool2d::MaxPool2d { window }, &[x])?;
+        let flat = crate::ops::reshape::Reshape::flatten(&lowering.shape(y));
+        lowering.op(flat, &[y])
+    }
+}

@@ -2,6 +2,7 @@
 
 use crate::gpu::kernel::Kernel;
 use crate::ops::Step;
+use crate::ops::muon::MuonRule;
 
 /// How parameters move, without weight decay.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -83,18 +84,21 @@ pub struct Optimizer {
     /// Decoupled for AdamW and Lion, `p -= lr decay p`; for all others L2,
     /// `g += decay p`, as in PyTorch.
     pub weight_decay: f64,
+    /// How matrices move, where it is otherwise: by [`Muon`](crate::ops::muon::Muon).
+    pub matrices: Option<MuonRule>,
 }
 
 impl Optimizer {
     /// The names [`by_name`](Self::by_name) knows.
-    pub const NAMES: [&'static str; 8] = [
-        "sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "lion",
+    pub const NAMES: [&'static str; 9] = [
+        "sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "lion", "muon",
     ];
 
     fn new(rule: Rule) -> Self {
         Self {
             rule,
             weight_decay: 0.0,
+            matrices: None,
         }
     }
 
@@ -139,6 +143,16 @@ impl Optimizer {
                 decoupled: true,
             },
             weight_decay: 0.004,
+            matrices: None,
+        }
+    }
+
+    /// Muon for matrices (weights of convolutions count as [out, in * rows * columns]), AdamW
+    /// for all else, with Keras's settings.
+    pub fn muon() -> Self {
+        Self {
+            matrices: Some(MuonRule::default()),
+            ..Self::adamw()
         }
     }
 
@@ -177,6 +191,7 @@ impl Optimizer {
             "rmsprop" => Self::rmsprop(),
             "adagrad" => Self::adagrad(),
             "lion" => Self::lion(),
+            "muon" => Self::muon(),
             _ => return None,
         })
     }

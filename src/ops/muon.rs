@@ -1,0 +1,309 @@
+//! Muon: steps of matrices whose singular values are all about alike.
+
+use super::matmul::MatMul;
+use super::reduction::sum_partials;
+use super::{
+    Draw, Entry, Fill, LaunchContext, Op, Reference, Sample, Tolerance, expect_inputs, expect_type,
+};
+use crate::error::{Error, Result};
+use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
+use crate::shader;
+use crate::tensor::TensorType;
+
+const MOMENTUM: ShaderFile = shader!("muon/momentum.wgsl");
+const NORMALIZE: ShaderFile = shader!("muon/normalize.wgsl");
+const COMBINE: ShaderFile = shader!("muon/combine.wgsl");
+const APPLY: ShaderFile = shader!("muon/apply.wgsl");
+const WORKGROUP: usize = 64;
+
+/// The polynomial of a step, `a x + b x^3 + c x^5`: chosen for a steep slope at zero, so that
+/// a few steps bring small singular values up to between 0.7 and 1.2.
+const POLYNOMIAL: [f64; 3] = [3.4445, -4.7750, 2.0315];
+/// Keeps a matrix of zeros from division by zero; Keras's.
+const EPSILON: f64 = 1e-7;
+
+/// The ops of this file.
+pub const ENTRIES: &[Entry] = &[Entry {
+    name: "muon",
+    sample,
+}];
+
+/// A step of Muon (Jordan et al. 2024, <https://kellerjordan.github.io/posts/muon>) of one
+/// matrix.
+///
+/// Inputs: parameters (updated), gradient and momentum (updated), f32 `[R, C]`. No output.
+/// With `g` the gradient times `scale`: `m = mu m + g`, `x = g + mu m` with Nesterov, else
+/// `m`; then `x` is divided by its norm and `steps` times replaced by
+/// `a x + b (x xᵀ) x + c (x xᵀ)² x`, a Newton-Schulz iteration that makes it all but
+/// orthogonal. Last, with `lr` the step's learning rate times `rate`,
+/// `p -= lr (decay p + 0.2 √max(R, C) x)`: the size that lets learning rate and decay be
+/// AdamW's (Liu et al. 2025, <https://arxiv.org/abs/2502.16982>). This is Keras's `Muon`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Muon {
+    /// The rule's settings.
+    pub rule: MuonRule,
+    /// Weight decay, decoupled.
+    pub weight_decay: f64,
+    /// What the step's learning rate is multiplied by.
+    pub rate: f64,
+    /// What gradients are multiplied by first.
+    pub scale: f64,
+}
+
+/// The settings of [`Muon`] that are the same for all matrices.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MuonRule {
+    /// Fraction of the momentum kept.
+    pub momentum: f64,
+    /// Looks ahead along the momentum.
+    pub nesterov: bool,
+    /// Newton-Schulz steps.
+    pub steps: usize,
+}
+
+impl Default for MuonRule {
+    /// Momentum 0.95 with Nesterov, five steps.
+    fn default() -> Self {
+        Self {
+            momentum: 0.95,
+            nesterov: true,
+            steps: 5,
+        }
+    }
+}
+
+/// `[R, C]`, and whether the products are of columns: of the smaller side.
+fn extents(ty: &TensorType) -> ([usize; 2], bool) {
+    let extents = [ty.shape[0], ty.shape[1]];
+    (extents, extents[0] > extents[1])
+}
+
+fn size([rows, columns]: [usize; 2]) -> f64 {
+    0.2 * (rows.max(columns) as f64).sqrt()
+}
+
+impl Op for Muon {
+    fn name(&self) -> &'static str {
+        "muon"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        expect_inputs(self, inputs, 3)?;
+        if inputs[0].shape.rank() != 2 || inputs[0].shape.is_empty() {
+            let problem = format!("parameters: expected a matrix, found {}", inputs[0]);
+            return Err(Error::shape(self.name(), problem));
+        }
+        let ty = TensorType::f32(inputs[0].shape.clone());
+        for (name, found) in ["parameters", "gradient", "momentum"].iter().zip(inputs) {
+            expect_type(self, name, &ty, found)?;
+        }
+        Ok(vec![])
+    }
+
+    fn updates(&self) -> &'static [usize] {
+        &[0, 2]
+    }
+
+    fn reference(&self, io: Reference<'_>) {
+        let (shape, _) = extents(io.inputs[1].ty());
+        let mu = self.rule.momentum;
+        let gradient = io.inputs[1].f();
+        let (parameters, momentum) = io.updates.split_at_mut(1);
+        let mut x = Vec::with_capacity(gradient.len());
+        for (m, g) in momentum[0].f_mut().iter_mut().zip(gradient) {
+            let g = self.scale * g;
+            *m = mu * *m + g;
+            x.push(if self.rule.nesterov { g + mu * *m } else { *m });
+        }
+        let norm = x.iter().map(|x| x * x).sum::<f64>().sqrt() + EPSILON;
+        x.iter_mut().for_each(|x| *x /= norm);
+        for _ in 0..self.rule.steps {
+            x = newton_schulz(&x, shape);
+        }
+        let rate = io.step.learning_rate * self.rate;
+        for (p, x) in parameters[0].f_mut().iter_mut().zip(x) {
+            *p -= rate * (self.weight_decay * *p + size(shape) * x);
+        }
+    }
+
+    fn launch(&self, context: LaunchContext<'_>) -> Result<Launch> {
+        let ty = &context.inputs[0];
+        let ([rows, columns], tall) = extents(ty);
+        let (len, least) = (rows * columns, rows.min(columns));
+        let vec4s = len.div_ceil(4);
+        let mut launch = Launch::default();
+        let [mut x, mut y] = [0; 2].map(|_| launch.reserve(16 * vec4s as u64));
+        let [a, b] = [0; 2].map(|_| launch.reserve(16 * (least * least).div_ceil(4) as u64));
+        launch = self.begin(launch, len, x);
+        let square = TensorType::f32([least, least]);
+        for _ in 0..self.rule.steps {
+            // a = x xᵀ, or xᵀ x of a tall matrix; b = a a.
+            let product = MatMul::new(tall, !tall);
+            let types = [ty.clone(), ty.clone()];
+            let product = context.launch(&product, &types, std::slice::from_ref(&square))?;
+            launch = launch.then(product, |arg| match arg {
+                Arg::Output(_) => a,
+                _ => x,
+            });
+            let types = [square.clone(), square.clone()];
+            let product = MatMul::new(false, false);
+            let product = context.launch(&product, &types, std::slice::from_ref(&square))?;
+            launch = launch.then(product, |arg| match arg {
+                Arg::Output(_) => b,
+                _ => a,
+            });
+            launch.dispatches.push(combine(
+                least * least,
+                [b, a],
+                [POLYNOMIAL[2], POLYNOMIAL[1]],
+            ));
+            // y = b x, or x b; x takes its place.
+            let [left, right] = if tall { [x, b] } else { [b, x] };
+            let types = match tall {
+                true => [ty.clone(), square.clone()],
+                false => [square.clone(), ty.clone()],
+            };
+            let product = MatMul::new(false, false);
+            let product = context.launch(&product, &types, std::slice::from_ref(ty))?;
+            launch = launch.then(product, |arg| match arg {
+                Arg::Input(0) => left,
+                Arg::Input(_) => right,
+                _ => y,
+            });
+            launch
+                .dispatches
+                .push(combine(len, [y, x], [1.0, POLYNOMIAL[0]]));
+            (x, y) = (y, x);
+        }
+        let kernel = Kernel::new(APPLY)
+            .set("WORKGROUP", WORKGROUP)
+            .set("LEN", len)
+            .set("RATE", self.rate)
+            .set("WEIGHT_DECAY", self.weight_decay)
+            .set("SIZE", size([rows, columns]));
+        let bindings = vec![("p", Arg::Input(0)), ("x", x), ("step", Arg::Step)];
+        launch.dispatches.push(Dispatch::linear(
+            kernel,
+            bindings,
+            vec4s.div_ceil(WORKGROUP),
+        ));
+        Ok(launch)
+    }
+
+    fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
+        let ([rows, columns], _) = extents(&inputs[0]);
+        let (least, most) = (rows.min(columns), rows.max(columns));
+        let step = 2 * least * least * (2 * most + least);
+        (self.rule.steps * step + 12 * rows * columns) as u64
+    }
+}
+
+impl Muon {
+    /// The momentum and, in `x`, the normalised direction.
+    fn begin(&self, mut launch: Launch, len: usize, x: Arg) -> Launch {
+        const MOST_GROUPS: usize = 256;
+        let vec4s = len.div_ceil(4);
+        let slice = vec4s.div_ceil(MOST_GROUPS).max(2 * WORKGROUP);
+        let groups = vec4s.div_ceil(slice);
+        let partials = launch.reserve(4 * groups as u64);
+        let total = launch.reserve(4);
+        let kernel = Kernel::new(MOMENTUM)
+            .set("WORKGROUP", WORKGROUP)
+            .set("LEN", len)
+            .set("SLICE", slice)
+            .set("MU", self.rule.momentum)
+            .set("NESTEROV", self.rule.nesterov)
+            .set("SCALE", self.scale);
+        let bindings = vec![
+            ("gradient", Arg::Input(1)),
+            ("momentum", Arg::Input(2)),
+            ("x", x),
+            ("partials", partials),
+        ];
+        let momentum = Dispatch::grid(kernel, bindings, [groups, 1, 1]);
+        let kernel = Kernel::new(NORMALIZE)
+            .set("WORKGROUP", WORKGROUP)
+            .set("VEC4S", vec4s)
+            .set("EPSILON", EPSILON);
+        let bindings = vec![("x", x), ("square", total)];
+        let normalize = Dispatch::linear(kernel, bindings, vec4s.div_ceil(WORKGROUP));
+        let sum = sum_partials(partials, total, groups);
+        launch.dispatches.extend([momentum, sum, normalize]);
+        launch
+    }
+}
+
+/// `y = alpha y + beta z` over `len` elements.
+fn combine(len: usize, [y, z]: [Arg; 2], [alpha, beta]: [f64; 2]) -> Dispatch {
+    let vec4s = len.div_ceil(4);
+    let kernel = Kernel::new(COMBINE)
+        .set("WORKGROUP", WORKGROUP)
+        .set("VEC4S", vec4s)
+        .set("ALPHA", alpha)
+        .set("BETA", beta);
+    Dispatch::linear(kernel, vec![("y", y), ("z", z)], vec4s.div_ceil(WORKGROUP))
+}
+
+/// `a x + b (x xᵀ) x + c (x xᵀ)² x`, in plain loops.
+fn newton_schulz(x: &[f64], [rows, columns]: [usize; 2]) -> Vec<f64> {
+    let product = |a: &[f64], b: &[f64], [m, k, n]: [usize; 3]| -> Vec<f64> {
+        let of = |i: usize| (0..k).map(|t| a[i / n * k + t] * b[t * n + i % n]).sum();
+        (0..m * n).map(of).collect()
+    };
+    let transposed: Vec<f64> = (0..rows * columns)
+        .map(|i| x[i % rows * columns + i / rows])
+        .collect();
+    let square = product(x, &transposed, [rows, columns, rows]);
+    let cubic = product(&square, x, [rows, rows, columns]);
+    let quintic = product(&square, &cubic, [rows, rows, columns]);
+    let [a, b, c] = POLYNOMIAL;
+    let terms = x.iter().zip(&cubic).zip(&quintic);
+    terms.map(|((x, y), z)| a * x + b * y + c * z).collect()
+}
+
+fn sample(draw: &mut Draw) -> Sample {
+    let [rows, columns] = [draw.int(1, 40), draw.int(1, 40)];
+    let rule = MuonRule {
+        momentum: draw.pick(&[0.6, 0.95]),
+        nesterov: draw.coin(),
+        steps: draw.pick(&[1, 5]),
+    };
+    let op = Muon {
+        rule,
+        weight_decay: draw.pick(&[0.0, 0.1]),
+        rate: draw.pick(&[1.0, 0.5]),
+        scale: draw.pick(&[1.0, 0.25]),
+    };
+    let ty = TensorType::f32([rows, columns]);
+    let inputs = vec![(ty, Fill::UNIT); 3];
+    // A step multiplies what is small by at most 3.4445, so five make of an error of some
+    // products at most 3.4445^5 = 485 times as much; lr and size are at most 0.1 and 1.3.
+    let mut tolerance = Tolerance::sum(rows.max(columns), 1.0);
+    let growth = POLYNOMIAL[0].powi(rule.steps as i32);
+    tolerance.absolute =
+        growth * 8.0 * f64::from(f32::EPSILON) * 0.13 + Tolerance::sum(4, 1.0).absolute;
+    Sample::new(op, inputs, tolerance).without_gradient()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_steps_bring_all_singular_values_near_one() {
+        // Of a diagonal matrix they stand on the diagonal.
+        const N: usize = 4;
+        let values = [1.0, 0.5, 0.1, 0.02];
+        let mut x = vec![0.0; N * N];
+        values
+            .iter()
+            .enumerate()
+            .for_each(|(i, v)| x[i * (N + 1)] = *v);
+        for _ in 0..5 {
+            x = newton_schulz(&x, [N, N]);
+        }
+        for i in 0..N {
+            assert!((0.6..1.25).contains(&x[i * (N + 1)]), "{x:?}");
+        }
+    }
+}
