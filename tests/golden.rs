@@ -370,7 +370,8 @@ fn for_each_file(
     bound: impl Fn(&str) -> Bound,
 ) {
     for model in [small_classic(), small_modern()] {
-        for optimizer in Optimizer::NAMES {
+        // There is no golden file of Muon; tests/ops.rs holds it against its formula.
+        for optimizer in Optimizer::NAMES.into_iter().filter(|name| *name != "muon") {
             let golden = Golden::read(model.name(), optimizer);
             let errors = Net::new(&model, &golden, &mut *backend()).errors();
             errors.check(device, model.name(), optimizer, &bound(model.name()));

@@ -4,6 +4,7 @@ use super::output;
 use super::shared::{self, Trained};
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
 use gpucnn::infer::Evaluation;
+use gpucnn::train::RunFolder;
 use gpucnn::{Error, Result};
 use serde_json::json;
 use std::path::PathBuf;
@@ -46,7 +47,13 @@ pub fn run(args: &Args) -> Result<()> {
         data,
         int8,
     } = shared::load_trained(&args.run, args.best)?;
-    let name = args.data.clone().or(data).ok_or_else(|| {
+    let name = args.data.clone().or(data);
+    let name = match name {
+        // The reason why it names none.
+        None if args.run.is_dir() => Some(RunFolder::open(&args.run)?.config()?.data),
+        name => name,
+    };
+    let name = name.ok_or_else(|| {
         let run = args.run.display();
         Error::Usage(format!("{run} names no data set; give one with --data"))
     })?;

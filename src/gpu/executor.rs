@@ -160,7 +160,10 @@ impl Gpu {
         let sizes = buffer(wgpu::BufferUsages::INDIRECT)?;
         self.queue
             .write_buffer(&stored, 0, bytemuck::cast_slice(&counts));
-        let kernel = Kernel::new(GATE).set("LEN", counts.len());
+        let kernel = Kernel::new(GATE)
+            .set("LEN", counts.len())
+            .sparse("flag")
+            .sparse("counts");
         let bindings = vec![
             ("flag", Arg::Input(0)),
             ("counts", Arg::Input(1)),
