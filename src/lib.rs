@@ -67,7 +67,7 @@
 //!
 //! | modules | hold |
 //! |---|---|
-//! | [`train`], [`infer`], [`compress`], [`report`] | the training loop, prediction and evaluation, pruning, pages and profiles |
+//! | [`train`], [`infer`], [`explain`], [`compress`], [`report`] | the training loop, prediction and evaluation, maps of what decides, pruning, pages and profiles |
 //! | [`model`], [`data`], [`formats`] | layers and model files; data sets; weight files |
 //! | [`graph`] | building, differentiating, fusing, placing in memory, running |
 //! | [`ops`] | every op in one place: shapes, gradient, reference, launch |
@@ -89,6 +89,7 @@ pub mod bench;
 pub mod compress;
 pub mod data;
 pub mod error;
+pub mod explain;
 pub mod formats;
 pub mod gpu;
 pub mod graph;

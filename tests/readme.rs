@@ -146,7 +146,8 @@ fn flags(text: &str) -> BTreeSet<&str> {
 fn its_flags_are_those_of_the_program() {
     let files = Files::new();
     let commands = [
-        "train", "eval", "predict", "report", "export", "prune", "quantize", "summary", "devices",
+        "train", "eval", "predict", "explain", "report", "export", "prune", "quantize", "summary",
+        "devices",
     ];
     let commands = commands
         .into_iter()
@@ -194,6 +195,7 @@ fn its_events_and_files_are_those_of_a_run() {
         [&["train", &model, "--data", &data], &options[..]].concat(),
         vec!["eval", "run"],
         vec!["predict", "run", &image],
+        vec!["explain", "run", &image],
         vec!["train", &model, "--data", &data, "--find-lr"],
         vec![
             "train",

@@ -22,6 +22,7 @@ mod compare;
 mod data;
 mod devices;
 mod eval;
+mod explain;
 mod export;
 mod interrupt;
 mod output;
@@ -60,6 +61,7 @@ enum Command {
     Data(data::Args),
     Eval(eval::Args),
     Predict(predict::Args),
+    Explain(explain::Args),
     Export(export::Args),
     Prune(prune::Args),
     Quantize(quantize::Args),
@@ -90,6 +92,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Data(args) => data::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Prune(args) => prune::run(&args),
         Command::Quantize(args) => quantize::run(&args),
