@@ -22,6 +22,7 @@ mod compare;
 mod devices;
 mod eval;
 mod export;
+mod import;
 mod interrupt;
 mod output;
 mod predict;
@@ -29,6 +30,7 @@ mod prune;
 mod quantize;
 mod recipe;
 mod report;
+mod run;
 #[cfg(feature = "serve")]
 mod serve;
 mod shared;
@@ -62,6 +64,8 @@ enum Command {
     Prune(prune::Args),
     Quantize(quantize::Args),
     Report(report::Args),
+    Import(import::Args),
+    Run(run::Args),
     Devices(devices::Args),
     Bench(bench::Args),
     Summary(summary::Args),
@@ -91,6 +95,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Prune(args) => prune::run(&args),
         Command::Quantize(args) => quantize::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Import(args) => import::run(&args),
+        Command::Run(args) => run::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Summary(args) => summary::run(&args),
