@@ -23,6 +23,7 @@ mod data;
 mod devices;
 mod eval;
 mod export;
+mod import;
 mod interrupt;
 mod output;
 mod predict;
@@ -30,6 +31,7 @@ mod prune;
 mod quantize;
 mod recipe;
 mod report;
+mod run;
 #[cfg(feature = "serve")]
 mod serve;
 mod shared;
@@ -64,6 +66,8 @@ enum Command {
     Prune(prune::Args),
     Quantize(quantize::Args),
     Report(report::Args),
+    Import(import::Args),
+    Run(run::Args),
     Devices(devices::Args),
     Bench(bench::Args),
     Summary(summary::Args),
@@ -94,6 +98,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Prune(args) => prune::run(&args),
         Command::Quantize(args) => quantize::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Import(args) => import::run(&args),
+        Command::Run(args) => run::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Summary(args) => summary::run(&args),
