@@ -2,7 +2,9 @@
 
 mod support;
 
-use gpucnn::formats::onnx::{Data, File, Options, Tensor, export, import, load, read};
+use gpucnn::formats::onnx::{
+    Data, File, Options, Tensor, export, import, load, read, read_tensor_file,
+};
 use gpucnn::formats::safetensors::Tensors;
 use gpucnn::gpu::profile::ProfileKind;
 use gpucnn::graph::{CpuBackend, GpuBackend};
@@ -100,6 +102,34 @@ fn an_exported_model_comes_back_as_it_was() {
             &expected,
         );
     }
+}
+
+#[test]
+fn optimizers_of_one_graph_share_their_learning_rate() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/onnx_node");
+    let file = load(&root.join("test_momentum/model.onnx")).unwrap();
+    let read_input = |i| {
+        let path = root.join(format!("test_momentum/test_data_set_0/input_{i}.pb"));
+        read_tensor_file(&std::fs::read(path).unwrap()).unwrap()
+    };
+    let names = file.inputs.iter().map(|i| i.name.clone());
+    let inputs: HashMap<_, _> = names.zip((0..).map(read_input)).collect();
+    let run_with_second = |rate: f32| {
+        let mut file = file.clone();
+        let mut second = file.nodes[0].clone();
+        second.inputs[0] = "second rate".into();
+        second.outputs = vec!["second 1".into(), "second 2".into()];
+        let rate = Tensor::floats([], vec![rate]);
+        file.constants.insert("second rate".into(), rate);
+        file.nodes.push(second);
+        run_onnx(&file, inputs.clone(), &mut CpuBackend::new())
+    };
+    let Data::Float(rate) = &inputs[&file.inputs[0].name].data else {
+        panic!("integers")
+    };
+    run_with_second(rate[0]).unwrap();
+    let error = run_with_second(2.0 * rate[0]).unwrap_err().to_string();
+    assert!(error.contains("another learning rate"), "{error}");
 }
 
 #[test]

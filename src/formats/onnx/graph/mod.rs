@@ -164,7 +164,8 @@ pub fn lower(file: &File, given: &HashMap<String, Given>) -> Result<Lowered> {
         graph: Graph::new(),
         constants: BTreeMap::new(),
         states: HashMap::new(),
-        step: Step::default(),
+        rate: None,
+        corrections: None,
     };
     let mut items: HashMap<&str, Item> = HashMap::new();
     for input in &file.inputs {
@@ -215,11 +216,16 @@ pub fn lower(file: &File, given: &HashMap<String, Given>) -> Result<Lowered> {
         };
         Ok((output.name.clone(), computed))
     });
+    let mut step = Step::default();
+    step.learning_rate = lowering.rate.unwrap_or(step.learning_rate);
+    (step.correction1, step.correction2) = lowering
+        .corrections
+        .unwrap_or((step.correction1, step.correction2));
     Ok(Lowered {
         outputs: outputs.collect::<Result<_>>()?,
         graph: lowering.graph,
         constants: lowering.constants,
-        step: lowering.step,
+        step,
     })
 }
 
@@ -231,7 +237,10 @@ struct Lowering {
     /// States of tensors that are needed on the device, by the tensors' addresses; the
     /// tensors are kept, so that no address is used twice.
     states: HashMap<*const Tensor, (Rc<Tensor>, Value)>,
-    step: Step,
+    /// The optimizers' learning rate.
+    rate: Option<f64>,
+    /// Adam's bias corrections.
+    corrections: Option<(f64, f64)>,
 }
 
 impl Lowering {

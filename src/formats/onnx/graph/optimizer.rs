@@ -25,6 +25,25 @@ fn progress(call: &Call<'_>) -> Result<(f64, u32)> {
 }
 
 impl Lowering {
+    /// Sets the learning rate, which all optimizers of a graph share, and with Adam the bias
+    /// corrections, which all of Adam's share.
+    fn set_step(
+        &mut self,
+        call: &Call<'_>,
+        rate: f64,
+        corrections: Option<(f64, f64)>,
+    ) -> Result<()> {
+        let same_rate = *self.rate.get_or_insert(rate) == rate;
+        let same_corrections = corrections.is_none_or(|c| *self.corrections.get_or_insert(c) == c);
+        if same_rate && same_corrections {
+            return Ok(());
+        }
+        Err(call.error(
+            "has another learning rate, or bias correction, than an optimizer before it; \
+             expected one for the whole graph",
+        ))
+    }
+
     /// A copy of a value that an op may change in place.
     pub(super) fn copied(&mut self, call: &Call<'_>, value: Value) -> Result<Value> {
         let ty = self.graph.value(value).ty.clone();
@@ -42,7 +61,6 @@ fn update(
     lowering: &mut Lowering,
     call: &Call<'_>,
     optimizer: Optimizer,
-    rate: f64,
     factor: f64,
 ) -> Result<Vec<Item>> {
     let states = optimizer.rule.states().len();
@@ -50,7 +68,6 @@ fn update(
     if tensors == 0 || call.inputs.len() != 2 + tensors * (2 + states) {
         return Err(call.error(format!("cannot share out {} inputs", call.inputs.len())));
     }
-    lowering.step.learning_rate = rate;
     let mut outputs = vec![Vec::new(); 2 + states];
     for tensor in 0..tensors {
         let mut values = Vec::new();
@@ -99,13 +116,8 @@ fn adagrad(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
     let epsilon = call.number_attribute("epsilon", 1e-6)?;
     let decay = call.number_attribute("decay_factor", 0.0)?;
     let optimizer = optimizer(call, Rule::Adagrad { epsilon })?;
-    update(
-        lowering,
-        call,
-        optimizer,
-        rate / (1.0 + f64::from(taken) * decay),
-        1.0,
-    )
+    lowering.set_step(call, rate / (1.0 + f64::from(taken) * decay), None)?;
+    update(lowering, call, optimizer, 1.0)
 }
 
 fn adam(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
@@ -121,11 +133,12 @@ fn adam(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
     };
     let optimizer = optimizer(call, rule)?;
     // ONNX corrects no bias in step 0.
-    (lowering.step.correction1, lowering.step.correction2) = match taken {
+    let corrections = match taken {
         0 => (1.0, 1.0),
         taken => optimizer.corrections(taken),
     };
-    update(lowering, call, optimizer, rate, 1.0)
+    lowering.set_step(call, rate, Some(corrections))?;
+    update(lowering, call, optimizer, 1.0)
 }
 
 fn momentum(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
@@ -144,5 +157,6 @@ fn momentum(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
     };
     // Our velocity is a step, ONNX's a sum of gradients.
     let optimizer = optimizer(call, rule)?;
-    update(lowering, call, optimizer, rate, -rate)
+    lowering.set_step(call, rate, None)?;
+    update(lowering, call, optimizer, -rate)
 }
