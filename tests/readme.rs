@@ -146,8 +146,13 @@ fn flags(text: &str) -> BTreeSet<&str> {
 fn its_flags_are_those_of_the_program() {
     let files = Files::new();
     let commands = [
+<<<<<<< HEAD
         "train", "eval", "predict", "explain", "report", "export", "prune", "quantize", "summary",
         "devices",
+=======
+        "train", "eval", "predict", "report", "export", "import", "run", "prune", "quantize",
+        "summary", "devices",
+>>>>>>> mergeonnx
     ];
     let commands = commands
         .into_iter()

@@ -3,7 +3,7 @@
 //
 //   f(x, alpha)        the function
 //   f_slope(s, alpha)  dy/dx from the saved tensor s, which is the output y where
-//                      y determines the slope, else the input x (gelu, silu)
+//                      y determines the slope, else the input x (gelu, silu, ...)
 //
 // `alpha` is the negative slope of leaky_relu and the scale of elu; the others
 // ignore it.
@@ -64,4 +64,25 @@ fn gelu_tanh_slope(x: f32, alpha: f32) -> f32 {
     let t = tanh_activation(SQRT_2_OVER_PI * (x + GELU_CUBIC * x * x * x), alpha);
     let inner_slope = SQRT_2_OVER_PI * (1.0 + 3.0 * GELU_CUBIC * x * x);
     return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner_slope;
+}
+
+fn relu6(x: f32, alpha: f32) -> f32 { return clamp(x, 0.0, 6.0); }
+fn relu6_slope(y: f32, alpha: f32) -> f32 { return select(0.0, 1.0, y > 0.0 && y < 6.0); }
+
+fn hard_sigmoid(x: f32, alpha: f32) -> f32 { return clamp((x + 3.0) / 6.0, 0.0, 1.0); }
+fn hard_sigmoid_slope(y: f32, alpha: f32) -> f32 { return select(0.0, 1.0 / 6.0, y > 0.0 && y < 1.0); }
+
+fn hard_swish(x: f32, alpha: f32) -> f32 { return x * hard_sigmoid(x, alpha); }
+fn hard_swish_slope(x: f32, alpha: f32) -> f32 {
+    return select(select(0.0, 1.0, x > 0.0), (2.0 * x + 3.0) / 6.0, abs(x) < 3.0);
+}
+
+// log(1 + exp(x)), with an exponential that cannot overflow.
+fn softplus(x: f32, alpha: f32) -> f32 { return max(x, 0.0) + log(1.0 + exp(-min(abs(x), EXP_LIMIT))); }
+fn softplus_slope(x: f32, alpha: f32) -> f32 { return sigmoid(x, alpha); }
+
+fn mish(x: f32, alpha: f32) -> f32 { return x * tanh_activation(softplus(x, alpha), alpha); }
+fn mish_slope(x: f32, alpha: f32) -> f32 {
+    let t = tanh_activation(softplus(x, alpha), alpha);
+    return t + x * (1.0 - t * t) * sigmoid(x, alpha);
 }

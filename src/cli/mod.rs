@@ -24,6 +24,7 @@ mod devices;
 mod eval;
 mod explain;
 mod export;
+mod import;
 mod interrupt;
 mod output;
 mod predict;
@@ -31,6 +32,7 @@ mod prune;
 mod quantize;
 mod recipe;
 mod report;
+mod run;
 #[cfg(feature = "serve")]
 mod serve;
 mod shared;
@@ -66,6 +68,8 @@ enum Command {
     Prune(prune::Args),
     Quantize(quantize::Args),
     Report(report::Args),
+    Import(import::Args),
+    Run(run::Args),
     Devices(devices::Args),
     Bench(bench::Args),
     Summary(summary::Args),
@@ -97,6 +101,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Prune(args) => prune::run(&args),
         Command::Quantize(args) => quantize::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Import(args) => import::run(&args),
+        Command::Run(args) => run::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Summary(args) => summary::run(&args),

@@ -1,4 +1,8 @@
-//! Inference: a trained model over images.
+//! Inference: a trained model over images, and ONNX files over any tensors.
+
+mod onnx;
+
+pub use onnx::run_onnx;
 
 mod int8;
 pub(crate) mod page;

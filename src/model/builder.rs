@@ -174,6 +174,13 @@ impl ModelBuilder {
         }
     }
 
+    /// Adds a layer with its name and what it reads.
+    #[must_use]
+    pub fn with(mut self, layer: NamedLayer) -> Self {
+        self.layers.push(layer);
+        self
+    }
+
     /// The finished model.
     ///
     /// # Errors

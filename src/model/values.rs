@@ -130,7 +130,7 @@ impl Pad {
 }
 
 /// Activation functions by the names model files use.
-const FUNCTIONS: [(&str, Function); 10] = [
+const FUNCTIONS: [(&str, Function); 15] = [
     ("linear", Function::Identity),
     ("relu", Function::Relu),
     ("leaky_relu", Function::LeakyRelu { slope: 0.3 }),
@@ -141,6 +141,11 @@ const FUNCTIONS: [(&str, Function); 10] = [
     ("swish", Function::Silu),
     ("sigmoid", Function::Sigmoid),
     ("tanh", Function::Tanh),
+    ("relu6", Function::Relu6),
+    ("hard_sigmoid", Function::HardSigmoid),
+    ("hard_swish", Function::HardSwish),
+    ("softplus", Function::Softplus),
+    ("mish", Function::Mish),
 ];
 
 /// Reads `relu`, or `leaky_relu(0.1)` with the function's parameter.

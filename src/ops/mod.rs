@@ -40,6 +40,8 @@ pub mod reshape;
 pub mod sample;
 pub mod scale;
 pub mod softmax;
+pub mod transpose;
+pub mod unary;
 pub mod window;
 
 pub use array::Array;
@@ -295,6 +297,8 @@ pub fn registry() -> Vec<Entry> {
         reshape::ENTRIES,
         scale::ENTRIES,
         softmax::ENTRIES,
+        transpose::ENTRIES,
+        unary::ENTRIES,
     ]
     .concat()
 }

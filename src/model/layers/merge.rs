@@ -6,6 +6,7 @@ use crate::model::values;
 use crate::ops::Value;
 use crate::ops::activation::Function;
 use crate::ops::binary::{Binary, BinaryOp};
+use crate::tensor::Shape;
 use serde::{Deserialize, Serialize};
 
 /// The sum of two or more inputs of the same shape: the end of a residual block (He et
@@ -33,7 +34,8 @@ impl Lower for Add {
     }
 }
 
-/// The product, element by element, of two or more inputs of the same shape: a gate.
+/// The product, element by element, of two or more inputs of the same shape: a gate. An
+/// input [N, C, 1, 1] is one factor a channel, as in squeeze-and-excitation (Hu et al. 2018).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mul {}
@@ -53,7 +55,7 @@ fn merged(lowering: &mut Lowering<'_>, op: BinaryOp, inputs: &[Value]) -> Result
     let expected = lowering.shape(*first);
     for input in &inputs[1..] {
         let found = lowering.shape(*input);
-        if found != expected {
+        if found != expected && !(op == BinaryOp::Mul && is_gate(&expected, &found)) {
             let problem = format!("expected inputs of one shape, found {expected} and {found}");
             return Err(lowering.error(problem));
         }
@@ -63,6 +65,14 @@ fn merged(lowering: &mut Lowering<'_>, op: BinaryOp, inputs: &[Value]) -> Result
         total = lowering.op(Binary(op), &[total, *input])?;
     }
     Ok(total)
+}
+
+/// Whether one of two shapes is [N, C, 1, 1] and the other's images have as many channels.
+fn is_gate(a: &Shape, b: &Shape) -> bool {
+    let gate = |g: &Shape, x: &Shape| {
+        g.rank() == 4 && x.rank() == 4 && g.dims()[2..] == [1, 1] && g.dims()[..2] == x.dims()[..2]
+    };
+    gate(a, b) || gate(b, a)
 }
 
 #[cfg(test)]

@@ -31,6 +31,16 @@ pub enum Function {
     Sigmoid,
     /// Hyperbolic tangent.
     Tanh,
+    /// `min(max(x, 0), 6)` (Howard et al. 2017).
+    Relu6,
+    /// `min(max(x + 3, 0), 6) / 6`, as in Keras 3 and PyTorch.
+    HardSigmoid,
+    /// `x * hard_sigmoid(x)` (Howard et al. 2019).
+    HardSwish,
+    /// `log(1 + exp(x))`.
+    Softplus,
+    /// `x * tanh(softplus(x))` (Misra 2019).
+    Mish,
 }
 
 impl Function {
@@ -47,9 +57,19 @@ impl Function {
     /// need not be kept for the backward pass.
     pub fn slope_from_output(self) -> bool {
         match self {
-            Self::Identity | Self::Relu | Self::Sigmoid | Self::Tanh => true,
+            Self::Identity
+            | Self::Relu
+            | Self::Sigmoid
+            | Self::Tanh
+            | Self::Relu6
+            | Self::HardSigmoid => true,
             Self::LeakyRelu { slope: p } | Self::Elu { alpha: p } => p >= 0.0,
-            Self::Gelu | Self::GeluTanh | Self::Silu => false,
+            Self::Gelu
+            | Self::GeluTanh
+            | Self::Silu
+            | Self::HardSwish
+            | Self::Softplus
+            | Self::Mish => false,
         }
     }
 
@@ -70,6 +90,11 @@ impl Function {
             Self::Silu => "silu",
             Self::Sigmoid => "sigmoid",
             Self::Tanh => "tanh_activation",
+            Self::Relu6 => "relu6",
+            Self::HardSigmoid => "hard_sigmoid",
+            Self::HardSwish => "hard_swish",
+            Self::Softplus => "softplus",
+            Self::Mish => "mish",
         }
     }
 
@@ -87,6 +112,11 @@ impl Function {
             Self::Silu => "silu_slope",
             Self::Sigmoid => "sigmoid_slope",
             Self::Tanh => "tanh_activation_slope",
+            Self::Relu6 => "relu6_slope",
+            Self::HardSigmoid => "hard_sigmoid_slope",
+            Self::HardSwish => "hard_swish_slope",
+            Self::Softplus => "softplus_slope",
+            Self::Mish => "mish_slope",
         }
     }
 
@@ -103,6 +133,11 @@ impl Function {
             Self::Silu => x * sigmoid(x),
             Self::Sigmoid => sigmoid(x),
             Self::Tanh => x.tanh(),
+            Self::Relu6 => x.clamp(0.0, 6.0),
+            Self::HardSigmoid => hard_sigmoid(x),
+            Self::HardSwish => x * hard_sigmoid(x),
+            Self::Softplus => softplus(x),
+            Self::Mish => x * softplus(x).tanh(),
         }
     }
 
@@ -131,6 +166,16 @@ impl Function {
             }
             Self::Sigmoid => saved * (1.0 - saved),
             Self::Tanh => 1.0 - saved * saved,
+            Self::Relu6 => f64::from(u8::from(saved > 0.0 && saved < 6.0)),
+            Self::HardSigmoid if saved > 0.0 && saved < 1.0 => 1.0 / 6.0,
+            Self::HardSigmoid => 0.0,
+            Self::HardSwish if saved.abs() < 3.0 => (2.0 * saved + 3.0) / 6.0,
+            Self::HardSwish => f64::from(u8::from(saved > 0.0)),
+            Self::Softplus => sigmoid(saved),
+            Self::Mish => {
+                let t = softplus(saved).tanh();
+                t + saved * (1.0 - t * t) * sigmoid(saved)
+            }
         }
     }
 
@@ -148,12 +193,25 @@ impl Function {
             Self::Silu,
             Self::Sigmoid,
             Self::Tanh,
+            Self::Relu6,
+            Self::HardSigmoid,
+            Self::HardSwish,
+            Self::Softplus,
+            Self::Mish,
         ])
     }
 }
 
 fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
+}
+
+fn hard_sigmoid(x: f64) -> f64 {
+    ((x + 3.0) / 6.0).clamp(0.0, 1.0)
+}
+
+fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
 fn gelu_inner(x: f64) -> f64 {

@@ -1,4 +1,4 @@
-//! Sum, difference and product of two tensors, with broadcasting.
+//! Functions of two tensors, element by element, with broadcasting.
 
 mod broadcast;
 mod sum_to;
@@ -33,6 +33,30 @@ pub const ENTRIES: &[Entry] = &[
         name: "mul",
         sample: |draw| sample(BinaryOp::Mul, draw),
     },
+    Entry {
+        name: "div",
+        sample: |draw| sample(BinaryOp::Div, draw),
+    },
+    Entry {
+        name: "min",
+        sample: |draw| sample(BinaryOp::Min, draw),
+    },
+    Entry {
+        name: "max",
+        sample: |draw| sample(BinaryOp::Max, draw),
+    },
+    Entry {
+        name: "pow",
+        sample: |draw| sample(BinaryOp::Pow, draw),
+    },
+    Entry {
+        name: "prelu",
+        sample: |draw| sample(BinaryOp::PRelu, draw),
+    },
+    Entry {
+        name: "prelu_slope",
+        sample: |draw| sample(BinaryOp::PReluSlope, draw),
+    },
     sum_to::ENTRY,
 ];
 
@@ -45,6 +69,83 @@ pub enum BinaryOp {
     Sub,
     /// `a * b`.
     Mul,
+    /// `a / b`.
+    Div,
+    /// The smaller of both; without a gradient.
+    Min,
+    /// The larger of both; without a gradient.
+    Max,
+    /// `a^b`; of a negative `a` with integers `b` only. Without a gradient.
+    Pow,
+    /// `a` where positive, else `b * a`: leaky ReLU with learned slopes (He et al. 2015).
+    PRelu,
+    /// 1 where `a` is positive, else `b`: the derivative of [`PRelu`](Self::PRelu) by `a`.
+    PReluSlope,
+}
+
+impl BinaryOp {
+    fn value(self, a: f64, b: f64) -> f64 {
+        match self {
+            Self::Add => a + b,
+            Self::Sub => a - b,
+            Self::Mul => a * b,
+            Self::Div => a / b,
+            Self::Min => a.min(b),
+            Self::Max => a.max(b),
+            Self::Pow => a.powf(b),
+            Self::PRelu if a <= 0.0 => b * a,
+            Self::PRelu => a,
+            Self::PReluSlope if a <= 0.0 => b,
+            Self::PReluSlope => 1.0,
+        }
+    }
+
+    /// Before it is summed to the operand's shape, dL/da (`operand` 0) or dL/db (1).
+    fn gradient(
+        self,
+        builder: &mut dyn Builder,
+        operand: usize,
+        [a, b]: [Value; 2],
+        [y, dy]: [Value; 2],
+    ) -> Result<Value> {
+        let mut op = |op, a, b| builder.add1(Box::new(Binary(op)), &[a, b]);
+        match (self, operand) {
+            (Self::Add, _) | (Self::Sub, 0) => Ok(dy),
+            (Self::Sub, _) => times(builder, dy, -1.0),
+            (Self::Mul, 0) => op(Self::Mul, dy, b),
+            (Self::Mul, _) => op(Self::Mul, dy, a),
+            (Self::Div, 0) => op(Self::Div, dy, b),
+            (Self::Div, _) => {
+                let product = op(Self::Mul, dy, y)?;
+                let quotient = op(Self::Div, product, b)?;
+                times(builder, quotient, -1.0)
+            }
+            (Self::PRelu, 0) => {
+                let slope = op(Self::PReluSlope, a, b)?;
+                op(Self::Mul, dy, slope)
+            }
+            (Self::PRelu, _) => {
+                // min(a, 0), so that the slope counts where it was used.
+                let zero = constant(builder, 0.0)?;
+                let negative = builder.add1(Box::new(Binary(Self::Min)), &[a, zero])?;
+                builder.add1(Box::new(Binary(Self::Mul)), &[dy, negative])
+            }
+            (Self::Min | Self::Max | Self::Pow | Self::PReluSlope, _) => Err(Error::shape(
+                Binary(self).name(),
+                "has no gradient rule; it cannot stand between a parameter and the loss",
+            )),
+        }
+    }
+}
+
+fn constant(builder: &mut dyn Builder, value: f32) -> Result<Value> {
+    let shape = Shape::default();
+    builder.add1(Box::new(fill::Fill { shape, value }), &[])
+}
+
+fn times(builder: &mut dyn Builder, value: Value, factor: f32) -> Result<Value> {
+    let factor = constant(builder, factor)?;
+    builder.add1(Box::new(Binary(BinaryOp::Mul)), &[value, factor])
 }
 
 /// `y = a op b`, element by element.
@@ -62,6 +163,12 @@ impl Op for Binary {
             BinaryOp::Add => "add",
             BinaryOp::Sub => "sub",
             BinaryOp::Mul => "mul",
+            BinaryOp::Div => "div",
+            BinaryOp::Min => "min",
+            BinaryOp::Max => "max",
+            BinaryOp::Pow => "pow",
+            BinaryOp::PRelu => "prelu",
+            BinaryOp::PReluSlope => "prelu_slope",
         }
     }
 
@@ -96,23 +203,12 @@ impl Op for Binary {
             if !node.wanted[i] {
                 continue;
             }
+            let operands = [node.inputs[0], node.inputs[1]];
+            let whole = self
+                .0
+                .gradient(builder, i, operands, [node.outputs[0], dy])?;
             let shape = builder.ty(node.inputs[i]).shape.clone();
-            *gradient = Some(match (self.0, i) {
-                (BinaryOp::Mul, _) => {
-                    let product = builder.add1(Box::new(*self), &[dy, node.inputs[1 - i]])?;
-                    sum_to(builder, product, shape)?
-                }
-                (BinaryOp::Sub, 1) => {
-                    let sum = sum_to(builder, dy, shape)?;
-                    let minus_one = fill::Fill {
-                        shape: Shape::default(),
-                        value: -1.0,
-                    };
-                    let minus_one = builder.add1(Box::new(minus_one), &[])?;
-                    builder.add1(Box::new(Binary(BinaryOp::Mul)), &[sum, minus_one])?
-                }
-                _ => sum_to(builder, dy, shape)?,
-            });
+            *gradient = Some(sum_to(builder, whole, shape)?);
         }
         Ok(gradients)
     }
@@ -128,11 +224,7 @@ impl Op for Binary {
                 axes.map(|k| i / own[k] % dims[k] * strides[k]).sum()
             };
             let (a, b) = (a.f()[at(&to_a)], b.f()[at(&to_b)]);
-            *y = match self.0 {
-                BinaryOp::Add => a + b,
-                BinaryOp::Sub => a - b,
-                BinaryOp::Mul => a * b,
-            };
+            *y = self.0.value(a, b);
         }
     }
 
@@ -145,7 +237,7 @@ impl Op for Binary {
         let y = &context.outputs[0].shape;
         let [a, b] = [&context.inputs[0].shape, &context.inputs[1].shape];
         let mut kernel = Kernel::new(FORWARD)
-            .hook("combine", FUNCTIONS, self.name())
+            .hook("combine", FUNCTIONS, self.shader_name())
             .set("WORKGROUP", WORKGROUP)
             .set("LEN", y.len())
             .set("A_WHOLE", a.len() == y.len())
@@ -167,6 +259,18 @@ impl Op for Binary {
         ];
         let groups = y.len().div_ceil(4).div_ceil(WORKGROUP);
         Ok(Dispatch::linear(kernel, bindings, groups).into())
+    }
+}
+
+impl Binary {
+    fn shader_name(self) -> &'static str {
+        match self.0 {
+            // WGSL's own functions have these names.
+            BinaryOp::Min => "smaller",
+            BinaryOp::Max => "larger",
+            BinaryOp::Pow => "power",
+            _ => self.name(),
+        }
     }
 }
 
@@ -213,8 +317,25 @@ fn sample(op: BinaryOp, draw: &mut Draw) -> Sample {
         }
     };
     let (a, b) = if draw.coin() { (a, b) } else { (b, a) };
-    let inputs = [a, b].map(|shape| (TensorType::f32(shape), Fill::UNIT));
-    Sample::new(Binary(op), inputs.into(), Tolerance::sum(1, 1.0))
+    let positive = Fill::Uniform(0.25, 2.0);
+    let (fills, tolerance) = match op {
+        BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul => {
+            ([Fill::UNIT, Fill::UNIT], Tolerance::sum(1, 1.0))
+        }
+        BinaryOp::Div => ([Fill::UNIT, positive], Tolerance::transcendental()),
+        BinaryOp::Pow => ([positive, Fill::UNIT], Tolerance::transcendental()),
+        // Away from the kink, whose side a finite difference would miss.
+        _ => ([Fill::Distinct, Fill::UNIT], Tolerance::sum(1, 1.0)),
+    };
+    let inputs = [a, b].into_iter().zip(fills);
+    let inputs = inputs.map(|(shape, fill)| (TensorType::f32(shape), fill));
+    let sample = Sample::new(Binary(op), inputs.collect(), tolerance);
+    match op {
+        BinaryOp::Min | BinaryOp::Max | BinaryOp::Pow | BinaryOp::PReluSlope => {
+            sample.without_gradient()
+        }
+        _ => sample,
+    }
 }
 
 #[cfg(test)]

@@ -1,17 +1,17 @@
 //! The two gradients of a convolution.
 
-use super::{Geometry, draw_geometry, draw_pool, launch};
+use super::{Conv2d, Geometry, draw_geometry, draw_pool, launch};
 use crate::error::Result;
 use crate::gpu::kernel::Launch;
 use crate::ops::bias::BiasGrad;
 use crate::ops::pool2d::MaxPool2dGrad;
 use crate::ops::{
-    Array, Draw, Fill, LaunchContext, Op, Reference, Sample, Tolerance, Window, expect_inputs,
-    expect_type,
+    Array, Builder, Draw, Fill, LaunchContext, NodeView, Op, Reference, Sample, Tolerance, Value,
+    Window, expect_inputs, expect_type,
 };
 use crate::tensor::TensorType;
 
-/// dL/dx of a convolution: inputs `dy` [N, groups·O, oH, oW] and `w`
+/// dL/dx of a convolution, which is the transposed convolution of `dy`: inputs `dy` [N, groups·O, oH, oW] and `w`
 /// [groups·O, C, kH, kW]; output [N, groups·C, H, W].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv2dInputGrad {
@@ -42,6 +42,27 @@ impl Op for Conv2dInputGrad {
         let geometry = self.geometry(inputs)?;
         expect_type(self, "dy", &geometry.y(), &inputs[0])?;
         Ok(vec![geometry.x()])
+    }
+
+    fn gradient(
+        &self,
+        builder: &mut dyn Builder,
+        node: NodeView<'_>,
+        upstream: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let Some(dx) = upstream[0] else {
+            return Ok(vec![None, None]);
+        };
+        let (dy, w) = (node.inputs[0], node.inputs[1]);
+        // It is linear in both: the convolution undoes it, with the same weight gradient.
+        let mut add = |wanted: bool, op: Box<dyn Op>, inputs: &[Value]| {
+            wanted.then(|| builder.add1(op, inputs)).transpose()
+        };
+        let conv = Conv2d::new(self.window, self.groups);
+        let by_dy = add(node.wanted[0], Box::new(conv), &[dx, w])?;
+        let weight = Conv2dWeightGrad::new(self.window, self.groups);
+        let by_w = add(node.wanted[1], Box::new(weight), &[dy, dx])?;
+        Ok(vec![by_dy, by_w])
     }
 
     fn reference(&self, io: Reference<'_>) {
@@ -187,7 +208,7 @@ pub(super) fn sample_input_grad(draw: &mut Draw) -> Sample {
     };
     let terms = geometry.o * geometry.window.kernel.iter().product::<usize>();
     let inputs = vec![(geometry.y(), Fill::UNIT), (geometry.w(), Fill::UNIT)];
-    Sample::new(op, inputs, Tolerance::sum(terms, 1.0)).without_gradient()
+    Sample::new(op, inputs, Tolerance::sum(terms, 1.0))
 }
 
 pub(super) fn sample_weight_grad(draw: &mut Draw) -> Sample {

@@ -13,6 +13,7 @@ use crate::ops::pad::{Pad, Slice};
 use crate::ops::pool2d::{AvgPool2d, GlobalAvgPool, MaxPool2d};
 use crate::ops::reshape::Reshape;
 use crate::ops::softmax::Softmax;
+use crate::ops::transpose::Transpose;
 use crate::ops::{Op, Window};
 use crate::tensor::Shape;
 use std::f64::consts::{PI, SQRT_2};
@@ -119,11 +120,7 @@ fn elementwise(op: &dyn Op, place: &mut Place<'_>) -> Option<NodeProto> {
         return Some(activation(*function, place));
     }
     if let Some(Binary(op)) = op.downcast() {
-        return Some(place.whole(match op {
-            BinaryOp::Add => "Add",
-            BinaryOp::Sub => "Sub",
-            BinaryOp::Mul => "Mul",
-        }));
+        return binary(*op, place);
     }
     if let Some(op) = op.downcast::<BatchNormInference>() {
         let norm = place.whole("BatchNormalization");
@@ -137,6 +134,21 @@ fn elementwise(op: &dyn Op, place: &mut Place<'_>) -> Option<NodeProto> {
         return Some(with(place.whole(softmax), "axis", *axis));
     }
     op.downcast::<BiasAdd>().map(|_| bias(place))
+}
+
+fn binary(op: BinaryOp, place: &mut Place<'_>) -> Option<NodeProto> {
+    Some(place.whole(match op {
+        BinaryOp::Add => "Add",
+        BinaryOp::Sub => "Sub",
+        BinaryOp::Mul => "Mul",
+        BinaryOp::Div => "Div",
+        BinaryOp::Min => "Min",
+        BinaryOp::Max => "Max",
+        BinaryOp::Pow => "Pow",
+        BinaryOp::PRelu => "PRelu",
+        // No layer has it in inference.
+        BinaryOp::PReluSlope => return None,
+    }))
 }
 
 /// A matrix product, with the bias that [`is_gemm`] found.
@@ -159,6 +171,9 @@ fn rearranging(op: &dyn Op, place: &mut Place<'_>) -> Option<NodeProto> {
     }
     if let Some(op) = op.downcast::<Slice>() {
         return Some(slice(op, place));
+    }
+    if let Some(Transpose { order }) = op.downcast() {
+        return Some(with(place.whole("Transpose"), "perm", order.clone()));
     }
     op.downcast::<Reshape>().and_then(|_| reshape(place))
 }
@@ -184,6 +199,21 @@ fn activation(function: Function, place: &mut Place<'_>) -> NodeProto {
         Function::Tanh => place.whole("Tanh"),
         Function::Silu => {
             let gate = place.step("Sigmoid", &[x]);
+            place.last("Mul", vec![x.into(), gate])
+        }
+        Function::Relu6 => {
+            let (low, high) = (place.number("min", 0.0), place.number("max", 6.0));
+            place.last("Clip", vec![x.into(), low, high])
+        }
+        Function::HardSigmoid => {
+            let node = with(place.whole("HardSigmoid"), "alpha", 1.0 / 6.0);
+            with(node, "beta", 0.5)
+        }
+        Function::HardSwish => place.whole("HardSwish"),
+        Function::Softplus => place.whole("Softplus"),
+        Function::Mish => {
+            let inner = place.step("Softplus", &[x]);
+            let gate = place.step("Tanh", &[&inner]);
             place.last("Mul", vec![x.into(), gate])
         }
         // 0.5 x (1 + erf(x / sqrt 2)), in PyTorch's order, which runtimes know and fuse.
