@@ -56,6 +56,10 @@ pub struct Args {
     val_split: Option<f64>,
     #[command(flatten)]
     transfer: Transfer,
+    /// Keep at most N MiB of images on the device and stream the rest; the result is the same
+    /// [default: what four bindings of the device hold, at most 2048]
+    #[arg(long, value_name = "MIB")]
+    data_budget: Option<u64>,
     /// Take the images in the order they are stored
     #[arg(long)]
     no_shuffle: bool,
@@ -101,6 +105,7 @@ impl Args {
             device: self.device.clone().unwrap_or(config.device),
             limit: self.limit,
             val_split: self.val_split,
+            data_budget: self.data_budget,
             shuffle: !self.no_shuffle,
             log_every: self.log_every.unwrap_or(config.log_every),
             checkpoint_minutes: minutes.unwrap_or(config.checkpoint_minutes),
@@ -128,6 +133,7 @@ impl Args {
         let minutes = self.checkpoint_minutes;
         config.checkpoint_minutes = minutes.unwrap_or(config.checkpoint_minutes);
         config.keep_checkpoints = self.keep_checkpoints.unwrap_or(config.keep_checkpoints);
+        config.data_budget = self.data_budget.or(config.data_budget);
         config.profile = self.profile;
         config.check()?;
         Ok(config)
@@ -142,6 +148,7 @@ fn refused_with_resume(arg: clap::Arg) -> clap::Arg {
         "epochs",
         "device",
         "log_every",
+        "data_budget",
         "checkpoint_minutes",
         "keep_checkpoints",
         "retry_device",
@@ -305,8 +312,9 @@ impl Reporter {
                 device,
                 parameters,
                 images,
+                streamed,
                 memory,
-            } => self.start(&device, parameters, images, memory),
+            } => self.start(&device, parameters, images, streamed, memory),
             Event::Step {
                 step,
                 epoch,
@@ -352,12 +360,20 @@ impl Reporter {
         }
     }
 
-    fn start(&self, device: &str, parameters: usize, images: [usize; 2], memory: [u64; 2]) {
+    fn start(
+        &self,
+        device: &str,
+        parameters: usize,
+        images: [usize; 2],
+        streamed: [bool; 2],
+        memory: [u64; 2],
+    ) {
         let [train, validation] = images;
         if self.json {
             output::json(
                 &json!({"event": "start", "device": device, "parameters": parameters,
                 "train_images": train, "validation_images": validation,
+                "train_streamed": streamed[0], "validation_streamed": streamed[1],
                 "state_bytes": memory[0], "activation_bytes": memory[1]}),
             );
         }
@@ -367,6 +383,12 @@ impl Reporter {
              {:.0} MiB on the device",
             mib(memory[0] + memory[1])
         );
+        let parts = ["training", "validation"].into_iter().zip(streamed);
+        for (part, _) in parts.filter(|(_, streamed)| *streamed) {
+            eprintln!(
+                "the {part} images exceed the --data-budget on the device: they are streamed"
+            );
+        }
     }
 
     fn epoch(&self, row: &HistoryRow) {

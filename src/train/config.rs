@@ -1,5 +1,6 @@
 //! The settings of a training run.
 
+use super::feed::Part;
 use super::method::{LayerRates, Method, class_weights};
 use super::monitor::Monitor;
 use super::schedule::{Policy, Schedule};
@@ -95,6 +96,10 @@ pub struct Config {
     /// The fraction of the training images set aside for validation, from the end;
     /// without one, the test images validate.
     pub val_split: Option<f64>,
+    /// MiB of images to keep on the device; of more, a part is there at a time and the rest
+    /// is streamed, to the same result. By default as many as four bindings of the device
+    /// hold, at most 2048.
+    pub data_budget: Option<u64>,
     /// Whether each epoch sees the images in another order.
     pub shuffle: bool,
     /// Report every so many steps; 0 for never.
@@ -140,6 +145,7 @@ impl Default for Config {
             device: "auto".into(),
             limit: None,
             val_split: None,
+            data_budget: None,
             shuffle: true,
             log_every: 0,
             checkpoint_minutes: 10.0,
@@ -224,6 +230,12 @@ impl Config {
             self.weight_decay = optimizer.weight_decay;
         }
         Ok(self)
+    }
+
+    /// Bytes of images to keep on a device that binds at most `max_binding` of one tensor.
+    pub(super) fn data_bytes(&self, max_binding: u64) -> u64 {
+        let given = self.data_budget.map(|mib| mib.saturating_mul(1 << 20));
+        given.unwrap_or_else(|| Part::default_budget(max_binding))
     }
 
     /// The schedule of a training of `updates` updates an epoch.

@@ -17,6 +17,7 @@ mod retry;
 mod run_folder;
 mod schedule;
 mod session;
+mod stream;
 mod training;
 mod weights;
 
@@ -52,6 +53,9 @@ pub enum Event {
         parameters: usize,
         /// Training and validation images.
         images: [usize; 2],
+        /// Whether the training and the validation images are streamed, as they do not all
+        /// fit [`Config::data_budget`].
+        streamed: [bool; 2],
         /// Bytes of states and of activations on the device.
         memory: [u64; 2],
     },
