@@ -8,8 +8,10 @@ use gpucnn::data::Dataset;
 use gpucnn::formats::atomic;
 use gpucnn::graph::{Backend, Profile};
 use gpucnn::model::Model;
-use gpucnn::report::profile;
-use gpucnn::train::{self, Callbacks, Config, Event, HistoryRow, Retry, RunFolder, Start, Summary};
+use gpucnn::report::{profile, sheet};
+use gpucnn::train::{
+    self, Callbacks, Config, Event, HistoryRow, Preview, Retry, RunFolder, Start, Summary,
+};
 use gpucnn::{Error, Result};
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -60,6 +62,9 @@ pub struct Args {
     /// [default: what four bindings of the device hold, at most 2048]
     #[arg(long, value_name = "MIB")]
     data_budget: Option<u64>,
+    /// Write a picture of training images as the model will see them, and end
+    #[arg(long, value_name = "FILE.png")]
+    preview: Option<PathBuf>,
     /// Take the images in the order they are stored
     #[arg(long)]
     no_shuffle: bool,
@@ -208,6 +213,16 @@ fn go_on(args: &Args, path: &Path) -> Result<ExitCode> {
     run.follow(backend, &mut folder)
 }
 
+/// Writes training images as the model will see them.
+fn show_preview(seen: &Preview, path: &Path) -> Result<ExitCode> {
+    sheet::save(sheet::sheet(&seen.images, seen.shape, seen.columns), path)?;
+    println!(
+        "{}: in each row an image as it is stored, then as successive steps see it",
+        path.display()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Trains a new run.
 fn begin(args: &Args) -> Result<ExitCode> {
     let (model, head) = args.transfer.model(Model::load(&args.model)?)?;
@@ -225,9 +240,14 @@ fn begin(args: &Args) -> Result<ExitCode> {
     let weights = args
         .transfer
         .weights(&model, head.as_deref(), config.seed, args.json)?;
-    let backend = shared::open_device(&config.device)?;
+    let mut backend = shared::open_device(&config.device)?;
     eprintln!("device: {}", backend.describe());
     let data = shared::load_data(&config.data, model.input())?;
+    let model = train::normalized(model, &data, &config)?;
+    if let Some(path) = &args.preview {
+        let seen = train::preview(&model, &data, &config, &mut *backend)?;
+        return show_preview(&seen, path);
+    }
     let mut folder = RunFolder::create(args.out.as_deref(), &model, &config, &data.classes)?;
     let run = Run {
         args,

@@ -4,6 +4,9 @@ mod cifar;
 mod folder;
 mod idx;
 pub mod image;
+mod moments;
+
+pub use moments::Moments;
 
 use crate::error::{Error, Result};
 use rand::{RngExt, SeedableRng};

@@ -6,3 +6,4 @@ mod plot;
 pub mod profile;
 pub mod roofline;
 pub mod scaling;
+pub mod sheet;

@@ -3,6 +3,7 @@
 use super::feed::Part;
 use super::method::{LayerRates, Method, class_weights};
 use super::monitor::Monitor;
+use super::normalize;
 use super::schedule::{Policy, Schedule};
 use crate::compress;
 use crate::error::{Error, Result};
@@ -77,6 +78,9 @@ pub struct Config {
     /// `balanced`, or a weight for each class, separated by commas; see
     /// [`Method::class_weights`]. The losses that are reported are without them.
     pub class_weights: Option<String>,
+    /// `measure`, `none`, or means and deviations such as `0.1307/0.3081`: how bytes are
+    /// normalised, see [`normalized`](super::normalized). As the model says, by default.
+    pub normalize: Option<String>,
     /// How training images are changed at random: a list such as `flip,crop=4`, see
     /// [`Augmentation`]. Not at all, by default.
     pub augment: Option<String>,
@@ -138,6 +142,7 @@ impl Default for Config {
             accumulate: 1,
             label_smoothing: 0.0,
             class_weights: None,
+            normalize: None,
             augment: None,
             prune_to: None,
             prune_over: 0.75,
@@ -382,6 +387,7 @@ impl Config {
         self.schedule(1)?;
         self.monitor()?;
         self.augmentation()?;
+        self.normalize.as_deref().map_or(Ok(()), normalize::check)?;
         self.optimizer().map(drop)
     }
 }

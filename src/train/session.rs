@@ -571,7 +571,7 @@ impl<'a> Progress<'a> {
 }
 
 /// The images to train on and those to validate on.
-fn parts(data: &Dataset, config: &Config) -> Result<(Split, Option<Split>)> {
+pub(super) fn parts(data: &Dataset, config: &Config) -> Result<(Split, Option<Split>)> {
     let limited = match config.limit {
         Some(limit) => data.train.first(limit),
         None => data.train.clone(),
@@ -585,7 +585,7 @@ fn parts(data: &Dataset, config: &Config) -> Result<(Split, Option<Split>)> {
     }
 }
 
-fn check_fit(model: &Model, data: &Dataset) -> Result<()> {
+pub(super) fn check_fit(model: &Model, data: &Dataset) -> Result<()> {
     if data.shape != model.input() {
         return Err(Error::model(
             model.name(),
