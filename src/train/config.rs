@@ -439,6 +439,15 @@ mod tests {
             let expected = (optimizer, rate, decay, epochs, schedule);
             assert_eq!(found, expected, "{name}");
             assert_eq!(config.batch_size, 128, "{name}");
+            let augmentation = config.augmentation().unwrap();
+            let cropped = name != "resnet18-imagenet";
+            assert_eq!(
+                (augmentation.flip, augmentation.crop),
+                match cropped {
+                    true => (0.5, 4),
+                    false => (0.0, 0),
+                }
+            );
             config.check().unwrap();
         }
         for name in Model::presets() {
