@@ -9,6 +9,7 @@ use gpucnn::infer::{Int8, Predictor};
 use gpucnn::model::Model;
 use gpucnn::train::{RunFolder, Weights};
 use std::rc::Rc;
+use std::sync::Once;
 
 /// Opens `auto`, `cpu` or the adapter of a name.
 pub fn open_device(name: &str) -> Result<Box<dyn Backend>> {
@@ -46,14 +47,26 @@ pub fn weights(folder: &RunFolder, model: &Model, best: bool) -> Result<Weights>
     }
 }
 
+/// Bytes of decoded images that a user is told of before they are all there.
+const MUCH_MEMORY: usize = 1 << 30;
+
 /// Loads a data set, with a progress bar while a folder of images is decoded, and tells
 /// what the user should know of it.
 pub fn load_data(name: &str, shape: [usize; 3]) -> Result<Dataset> {
     let bar = output::bar("reading images");
+    let told = Once::new();
+    let tell = |total: usize| {
+        let bytes = total * shape.iter().product::<usize>();
+        if bytes >= MUCH_MEMORY {
+            let mib = bytes >> 20;
+            bar.suspend(|| eprintln!("note: {total} images will take {mib} MiB of memory"));
+        }
+    };
     let dataset = Request {
         name,
         shape: Some(shape),
         progress: &|done, total| {
+            told.call_once(|| tell(total));
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         },

@@ -148,7 +148,7 @@ impl Args {
 /// Sets an option at odds with --resume, unless it changes no bit of the steps that are
 /// left. So a new option is refused until it is known to be harmless.
 fn refused_with_resume(arg: clap::Arg) -> clap::Arg {
-    const HARMLESS: [&str; 9] = [
+    const HARMLESS: [&str; 10] = [
         "resume",
         "epochs",
         "device",
