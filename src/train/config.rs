@@ -440,7 +440,7 @@ mod tests {
             assert_eq!(found, expected, "{name}");
             assert_eq!(config.batch_size, 128, "{name}");
             let augmentation = config.augmentation().unwrap();
-            let cropped = name != "resnet18-imagenet";
+            let cropped = !name.ends_with("imagenet");
             assert_eq!(
                 (augmentation.flip, augmentation.crop),
                 match cropped {
