@@ -39,7 +39,7 @@ pub fn preview(
     session::check_fit(model, data)?;
     let (train, _) = session::parts(data, config)?;
     let train = train.first(ROWS);
-    let method = config.method(&train.labels, model.classes())?;
+    let method = config.method(&train.labels, model)?;
     method.augmentation.check(model.input())?;
     let limit = backend.max_binding();
     let part = Part::new("preview", train.len(), data.shape, limit);
