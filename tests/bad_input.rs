@@ -88,7 +88,23 @@ fn unknown_names() {
         &["train", "--schedule", "cosin"],
         &["\"cosin\"", "constant, step, cosine"],
     );
+    refused(
+        &files,
+        &["train", "--augment", "flop"],
+        &["\"flop\"", "\"flip\""],
+    );
     let (model, data) = (files.model(), files.idx("data", 20, 10));
+    let hue = [
+        "train",
+        &model,
+        "--data",
+        &data,
+        "--device",
+        "cpu",
+        "--augment",
+        "hue=0.1",
+    ];
+    refused(&files, &hue, &["--augment hue", "3 channels"]);
     let weights = ["train", &model, "--data", &data, "--device", "cpu"];
     let weights = [&weights[..], &["--class-weights", "1,2"]].concat();
     refused(&files, &weights, &["--class-weights", "10 numbers", "1,2"]);
@@ -147,6 +163,8 @@ fn numbers_out_of_range() {
         ("--accumulate", "0"),
         ("--patience", "0"),
         ("--clip-value", "inf"),
+        ("--augment", "flip,crop=0.5"),
+        ("--normalize", "0.5/0"),
     ] {
         let mut args = vec!["train", "--device", "cpu", flag];
         args.extend(Some(value).filter(|v| !v.is_empty()));

@@ -3,6 +3,7 @@
 mod files;
 
 use files::{Files, exists, gpucnn, json_lines};
+use gpucnn::data::Request;
 use gpucnn::formats::onnx::proto::ModelProto;
 use gpucnn::formats::safetensors;
 use gpucnn::model::Model;
@@ -530,4 +531,36 @@ fn export_writes_the_model_in_other_formats() {
     assert_eq!(refused.status.code(), Some(2));
     let message = String::from_utf8(refused.stderr).unwrap();
     assert!(message.contains("--softmax"), "{message}");
+}
+
+#[test]
+fn normalisation_and_augmentation_stay_with_the_run() {
+    let files = Files::new();
+    let flags = ["--normalize", "measure", "--augment", "flip,crop=1"];
+    train(&files, &[&flags[..], &["--epochs", "1"]].concat());
+    let config = std::fs::read_to_string(files.path("run/config.toml")).unwrap();
+    let config: Config = toml::from_str(&config).unwrap();
+    assert_eq!(config.augment.as_deref(), Some("flip,crop=1"));
+    let data = Request::new(&files.text("data")).load().unwrap();
+    let [measured] = data.train.moments(1)[..] else {
+        panic!("the images are grey");
+    };
+    let model = Model::load(&files.text("run/model.toml")).unwrap();
+    let found = (&model.normalization().mean, &model.normalization().std);
+    let expected = (vec![measured.mean as f32], vec![measured.std as f32]);
+    assert_eq!(found, (&expected.0, &expected.1));
+
+    let [out, _] = train(&files, &[&flags[..], &["--preview", "sheet.png"]].concat());
+    assert!(out.starts_with("sheet.png: "), "{out}");
+    let sheet = image::open(files.path("sheet.png")).unwrap().into_luma8();
+    // Eight rows of ten images, 8 times as large, and 2 pixels between them.
+    assert_eq!(sheet.dimensions(), (10 * 66 + 2, 8 * 66 + 2));
+    let tile =
+        |column: u32| image::imageops::crop_imm(&sheet, 2 + 66 * column, 2, 64, 64).to_image();
+    // Image 0 as it is stored: its first row is bright, its second is not.
+    assert_eq!(
+        [tile(0).get_pixel(9, 0), tile(0).get_pixel(63, 8)].map(|p| p.0[0]),
+        [255, 10]
+    );
+    assert!((1..10).any(|column| tile(column) != tile(0)));
 }

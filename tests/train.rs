@@ -294,14 +294,61 @@ fn neither_checkpoints_nor_the_steps_of_a_submission_change_a_bit() {
         submissions(&interrupted)
     );
     assert!(submissions(&alone) < 2 * 100, "{}", submissions(&alone));
-    assert_eq!(interrupted.losses(), alone.losses());
-    assert_eq!(interrupted.weights, alone.weights);
-    let timeless = |run: Run| HistoryRow {
+    assert_eq!(timeless(&interrupted), timeless(&alone));
+}
+
+/// What a run is, but for the time it took.
+fn timeless(run: &Run) -> (Vec<f64>, Vec<HistoryRow>, &Weights) {
+    let timeless = |row| HistoryRow {
         seconds: 0.0,
         images_per_s: 0.0,
-        ..run.summary.last.unwrap()
+        ..row
     };
-    assert_eq!(timeless(interrupted), timeless(alone));
+    let rows = run.history().into_iter().map(timeless).collect();
+    (run.losses(), rows, &run.weights)
+}
+
+#[test]
+fn a_streamed_set_gives_the_bits_of_one_on_the_device() {
+    let grey = random_data([1, 12, 12], 103, 50);
+    // 1.2 MB to train on and as much to validate on: a window and a rest of each.
+    let colored = random_data([3, 32, 32], 403, 400);
+    let small = small_model();
+    let large = Model::builder("large", [3, 32, 32])
+        .add(MaxPool2d::new(4))
+        .add(Flatten)
+        .add(Dense::new(10))
+        .build()
+        .unwrap();
+    // A negligible time between checkpoints begins the epoch anew at every step, as a resume
+    // does. The 50 images are one batch of an evaluation, the least that is there at a time.
+    for (model, data, budget, shuffle, minutes, expected) in [
+        (&small, &grey, 0, true, 1e-9, [true, false]),
+        (&small, &grey, 0, false, 0.0, [true, false]),
+        (&large, &colored, 1, true, 0.0, [true, true]),
+    ] {
+        let run = |data_budget, checkpoint_minutes| {
+            let config = Config {
+                epochs: 2,
+                shuffle,
+                accumulate: 3,
+                augment: Some("crop=2,rotate=20,mixup=0.4,cutmix".into()),
+                data_budget,
+                checkpoint_minutes,
+                ..config()
+            };
+            Run::new(model, data, &config, own_gpu())
+        };
+        let streamed = |run: &Run| match &run.events[0] {
+            Event::Start { streamed, .. } => *streamed,
+            other => panic!("{other:?}"),
+        };
+        let resident = run(None, 0.0);
+        assert_eq!(streamed(&resident), [false; 2]);
+        let other = run(Some(budget), minutes);
+        assert_eq!(streamed(&other), expected);
+        assert_eq!(timeless(&other), timeless(&resident));
+    }
 }
 
 #[test]

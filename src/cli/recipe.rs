@@ -57,6 +57,11 @@ pub struct Recipe {
     /// each, separated by commas [default: all alike]
     #[arg(long, value_name = "balanced|F,F,…")]
     class_weights: Option<String>,
+    /// Normalise bytes: measure (by the mean and the deviation of the training images), none, or
+    /// MEAN/STD of bytes over 255, such as 0.1307/0.3081 or 0.5,0.5,0.5/0.2,0.2,0.2
+    /// [default: as the model says]
+    #[arg(long, value_name = "measure|none|MEAN/STD")]
+    normalize: Option<String>,
     /// Change training images at random: a list of flip, vflip, crop=PIXELS, shift=F, zoom=F,
     /// rotate=DEGREES, border=zero|reflect|edge, brightness=F, contrast=F, saturation=F, hue=F,
     /// cutout=PIXELS, erase, mixup=ALPHA and cutmix=ALPHA; or none [default: the model's, none]
@@ -135,6 +140,7 @@ impl Recipe {
             recompute: self.recompute,
             label_smoothing: self.label_smoothing.unwrap_or(own.label_smoothing),
             class_weights: self.class_weights.clone(),
+            normalize: self.normalize.clone(),
             augment: self.augment.clone().or(own.augment),
             prune_to: self.prune_to,
             prune_over: self.prune_over.unwrap_or(own.prune_over),

@@ -11,6 +11,10 @@ use gpucnn::train::{RunFolder, Weights};
 use gpucnn::{Error, Result};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Once;
+
+/// Bytes of decoded images that a user is told of before they are all there.
+const MUCH_MEMORY: usize = 1 << 30;
 
 /// Opens `auto`, `cpu` or the adapter of a name.
 pub fn open_device(name: &str) -> Result<Box<dyn Backend>> {
@@ -114,10 +118,21 @@ pub fn load_stored(name: &str) -> Result<Dataset> {
 
 fn load_as(name: &str, shape: Option<[usize; 3]>) -> Result<Dataset> {
     let bar = output::bar("reading images");
+    let told = Once::new();
+    let tell = |total: usize| {
+        // As they are stored, their size is not known yet.
+        let Some(shape) = shape else { return };
+        let bytes = total * shape.iter().product::<usize>();
+        if bytes >= MUCH_MEMORY {
+            let mib = bytes >> 20;
+            bar.suspend(|| eprintln!("note: {total} images will take {mib} MiB of memory"));
+        }
+    };
     let dataset = Request {
         name,
         shape,
         progress: &|done, total| {
+            told.call_once(|| tell(total));
             bar.set_length(total as u64);
             bar.set_position(done as u64);
         },

@@ -8,10 +8,10 @@ use gpucnn::data::Dataset;
 use gpucnn::formats::atomic;
 use gpucnn::graph::{Backend, Profile};
 use gpucnn::model::Model;
-use gpucnn::report::{duration, profile, rates};
+use gpucnn::report::{duration, profile, rates, sheet};
 use gpucnn::train::{
-    self, Callbacks, Config, Event, HistoryRow, OnNan, Retry, RunFolder, Start, Summary, Sweep,
-    Weights,
+    self, Callbacks, Config, Event, HistoryRow, OnNan, Preview, Retry, RunFolder, Start, Summary,
+    Sweep, Weights,
 };
 use gpucnn::{Error, Result};
 use indicatif::ProgressBar;
@@ -63,6 +63,13 @@ pub struct Args {
     /// skip the step [default: stop]
     #[arg(long, value_name = "stop|skip")]
     on_nan: Option<String>,
+    /// Keep at most N MiB of images on the device and stream the rest; the result is the same
+    /// [default: what four bindings of the device hold, at most 2048]
+    #[arg(long, value_name = "MIB")]
+    data_budget: Option<u64>,
+    /// Write a picture of training images as the model will see them, and end
+    #[arg(long, value_name = "FILE.png")]
+    preview: Option<PathBuf>,
     /// Take the images in the order they are stored
     #[arg(long)]
     no_shuffle: bool,
@@ -112,6 +119,7 @@ impl Args {
             device: self.device.clone().unwrap_or(config.device),
             limit: self.limit,
             val_split: self.val_split,
+            data_budget: self.data_budget,
             shuffle: !self.no_shuffle,
             on_nan: self.on_nan(config.on_nan)?,
             log_every: self.log_every.unwrap_or(config.log_every),
@@ -146,6 +154,7 @@ impl Args {
         let minutes = self.checkpoint_minutes;
         config.checkpoint_minutes = minutes.unwrap_or(config.checkpoint_minutes);
         config.keep_checkpoints = self.keep_checkpoints.unwrap_or(config.keep_checkpoints);
+        config.data_budget = self.data_budget.or(config.data_budget);
         config.profile = self.profile;
         config.check()?;
         Ok(config)
@@ -155,11 +164,12 @@ impl Args {
 /// Sets an option at odds with --resume, unless it changes no bit of the steps that are
 /// left. So a new option is refused until it is known to be harmless.
 fn refused_with_resume(arg: clap::Arg) -> clap::Arg {
-    const HARMLESS: [&str; 10] = [
+    const HARMLESS: [&str; 11] = [
         "resume",
         "epochs",
         "device",
         "log_every",
+        "data_budget",
         "checkpoint_minutes",
         "keep_checkpoints",
         "retry_device",
@@ -259,6 +269,16 @@ fn find_rate(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Writes training images as the model will see them.
+fn show_preview(seen: &Preview, path: &Path) -> Result<ExitCode> {
+    sheet::save(sheet::sheet(&seen.images, seen.shape, seen.columns), path)?;
+    println!(
+        "{}: in each row an image as it is stored, then as successive steps see it",
+        path.display()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Trains a new run.
 fn begin(args: &Args) -> Result<ExitCode> {
     let (model, own) = shared::load_model(&args.model)?;
@@ -281,9 +301,14 @@ fn begin(args: &Args) -> Result<ExitCode> {
         config.seed,
         args.json,
     )?;
-    let backend = shared::open_device(&config.device)?;
+    let mut backend = shared::open_device(&config.device)?;
     eprintln!("device: {}", backend.describe());
     let data = shared::load_data(&config.data, model.input())?;
+    let model = train::normalized(model, &data, &config)?;
+    if let Some(path) = &args.preview {
+        let seen = train::preview(&model, &data, &config, &mut *backend)?;
+        return show_preview(&seen, path);
+    }
     if let Some(plot) = &args.find_lr {
         return find_rate(args, plot, &model, &config, &data, &weights, backend);
     }
@@ -374,8 +399,9 @@ impl Reporter {
                 device,
                 parameters,
                 images,
+                streamed,
                 memory,
-            } => self.start(&device, parameters, images, memory),
+            } => self.start(&device, parameters, images, streamed, memory),
             Event::Step {
                 step,
                 epoch,
@@ -424,12 +450,20 @@ impl Reporter {
         }
     }
 
-    fn start(&self, device: &str, parameters: usize, images: [usize; 2], memory: [u64; 2]) {
+    fn start(
+        &self,
+        device: &str,
+        parameters: usize,
+        images: [usize; 2],
+        streamed: [bool; 2],
+        memory: [u64; 2],
+    ) {
         let [train, validation] = images;
         if self.json {
             output::json(
                 &json!({"event": "start", "device": device, "parameters": parameters,
                 "train_images": train, "validation_images": validation,
+                "train_streamed": streamed[0], "validation_streamed": streamed[1],
                 "state_bytes": memory[0], "activation_bytes": memory[1]}),
             );
         }
@@ -439,6 +473,12 @@ impl Reporter {
              {:.0} MiB on the device",
             mib(memory[0] + memory[1])
         );
+        let parts = ["training", "validation"].into_iter().zip(streamed);
+        for (part, _) in parts.filter(|(_, streamed)| *streamed) {
+            eprintln!(
+                "the {part} images exceed the --data-budget on the device: they are streamed"
+            );
+        }
     }
 
     fn epoch(&mut self, row: &HistoryRow) {

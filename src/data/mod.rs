@@ -11,10 +11,12 @@ pub mod image;
 mod info;
 mod listing;
 mod locate;
+mod moments;
 mod npz;
 mod table;
 
 pub use info::{ClassCount, Info, contact_sheet};
+pub use moments::Moments;
 
 use crate::error::{Error, Result};
 use locate::{FileKind, Place};

@@ -247,6 +247,14 @@ impl Model {
         &self.normalization
     }
 
+    /// The same model with another normalisation, which needs a mean and a deviation for each
+    /// channel or none.
+    #[must_use]
+    pub fn with_normalization(mut self, normalization: Normalization) -> Self {
+        self.normalization = normalization;
+        self
+    }
+
     /// How it is trained unless told otherwise.
     pub fn training(&self) -> &TrainingDefaults {
         &self.training

@@ -70,7 +70,8 @@ fn lenet5() -> Result<Model> {
 
 /// The beginning of the CIFAR models, with the training that is common for them: Nesterov
 /// momentum 0.9, batches of 128, weight decay 5e-4 but not on biases and normalisation, a
-/// cosine from 0.1 to 0 over 200 epochs of which 5 are warm-up, flips and crops.
+/// cosine from 0.1 to 0 over 200 epochs of which 5 are warm-up; images are flipped and cropped
+/// out of a border of 4 pixels (He et al. 2015, section 4.2).
 fn cifar(name: &str, input: [usize; 3]) -> ModelBuilder {
     Model::builder(name, input)
         .normalization(Normalization {
@@ -86,7 +87,7 @@ fn cifar(name: &str, input: [usize; 3]) -> ModelBuilder {
             epochs: 200,
             schedule: "cosine".into(),
             warmup: 5.0,
-            augment: Some("flip, crop".into()),
+            augment: Some("flip,crop=4".into()),
             ..TrainingDefaults::default()
         })
 }
@@ -219,7 +220,13 @@ fn resnet18(name: &str, stem: Stem, classes: usize) -> Result<Model> {
 /// WRN-16-4 (Zagoruyko and Komodakis 2016): pre-activation blocks, four times as wide. Rate,
 /// Nesterov momentum, weight decay, batch and epochs are the paper's.
 fn wide_resnet_16_4() -> Result<Model> {
-    let mut net = Net(cifar("wide-resnet-16-4", [3, 32, 32]));
+    let cifar = cifar("wide-resnet-16-4", [3, 32, 32]);
+    // The paper's border mirrors the image.
+    let training = TrainingDefaults {
+        augment: Some("flip,crop=4,border=reflect".into()),
+        ..cifar.training.clone()
+    };
+    let mut net = Net(cifar.training(training));
     let input = net.0.input();
     let mut x = net.layer("conv1", conv(16, 3, 1), &[&input]);
     for (stage, filters) in [64, 128, 256].into_iter().enumerate() {

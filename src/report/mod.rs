@@ -13,6 +13,7 @@ mod recorder;
 pub mod roofline;
 mod run;
 pub mod scaling;
+pub mod sheet;
 mod svg;
 
 pub use compare::Comparison;

@@ -1,7 +1,9 @@
 //! The settings of a training run.
 
+use super::feed::Part;
 use super::method::{LayerRates, Method, OnNan, class_weights};
 use super::monitor::Monitor;
+use super::normalize;
 use super::schedule::{Policy, Schedule};
 use crate::compress;
 use crate::error::{Error, Result};
@@ -79,6 +81,9 @@ pub struct Config {
     /// `balanced`, or a weight for each class, separated by commas; see
     /// [`Method::class_weights`]. The losses that are reported are without them.
     pub class_weights: Option<String>,
+    /// `measure`, `none`, or means and deviations such as `0.1307/0.3081`: how bytes are
+    /// normalised, see [`normalized`](super::normalized). As the model says, by default.
+    pub normalize: Option<String>,
     /// How training images are changed at random: a list such as `flip,crop=4`, see
     /// [`Augmentation`]. Not at all, by default.
     pub augment: Option<String>,
@@ -100,6 +105,10 @@ pub struct Config {
     /// The fraction of the training images set aside for validation, from the end;
     /// without one, the test images validate.
     pub val_split: Option<f64>,
+    /// MiB of images to keep on the device; of more, a part is there at a time and the rest
+    /// is streamed, to the same result. By default as many as four bindings of the device
+    /// hold, at most 2048.
+    pub data_budget: Option<u64>,
     /// Whether each epoch sees the images in another order.
     pub shuffle: bool,
     /// Report every so many steps; 0 for never.
@@ -139,6 +148,7 @@ impl Default for Config {
             recompute: false,
             label_smoothing: 0.0,
             class_weights: None,
+            normalize: None,
             augment: None,
             prune_to: None,
             prune_over: 0.75,
@@ -147,6 +157,7 @@ impl Default for Config {
             device: "auto".into(),
             limit: None,
             val_split: None,
+            data_budget: None,
             shuffle: true,
             log_every: 0,
             checkpoint_minutes: 10.0,
@@ -231,6 +242,12 @@ impl Config {
             self.weight_decay = optimizer.weight_decay;
         }
         Ok(self)
+    }
+
+    /// Bytes of images to keep on a device that binds at most `max_binding` of one tensor.
+    pub(super) fn data_bytes(&self, max_binding: u64) -> u64 {
+        let given = self.data_budget.map(|mib| mib.saturating_mul(1 << 20));
+        given.unwrap_or_else(|| Part::default_budget(max_binding))
     }
 
     /// The schedule of a training of `updates` updates an epoch.
@@ -387,6 +404,7 @@ impl Config {
         self.schedule(1)?;
         self.monitor()?;
         self.augmentation()?;
+        self.normalize.as_deref().map_or(Ok(()), normalize::check)?;
         self.optimizer().map(drop)
     }
 }
@@ -439,6 +457,15 @@ mod tests {
             let expected = (optimizer, rate, decay, epochs, schedule);
             assert_eq!(found, expected, "{name}");
             assert_eq!(config.batch_size, 128, "{name}");
+            let augmentation = config.augmentation().unwrap();
+            let cropped = !name.ends_with("imagenet");
+            assert_eq!(
+                (augmentation.flip, augmentation.crop),
+                match cropped {
+                    true => (0.5, 4),
+                    false => (0.0, 0),
+                }
+            );
             config.check().unwrap();
         }
         for name in Model::presets() {

@@ -1,11 +1,11 @@
 //! The images and labels of one part of a data set, on the device, and what is counted
 //! over them.
 
-use crate::data::Split;
+use super::graphs::MAX_STEPS;
 use crate::error::Result;
 use crate::graph::{Backend, Graph};
 use crate::ops::augment::{AugmentImages, Augmentation};
-use crate::ops::batch::{GatherImages, GatherLabels, Normalization, Shuffle};
+use crate::ops::batch::{GatherImages, GatherLabels, MAX_SHARDS, Normalization, Shuffle};
 use crate::ops::{Array, Builder, Op, Value};
 use crate::tensor::TensorType;
 
@@ -55,7 +55,14 @@ impl Metrics {
     }
 }
 
-/// A part of a data set as states: bytes, labels and the order they are taken in.
+/// Most bytes of images that the data sets of a training take on the device, unless told
+/// otherwise: what any GPU of the last years has to spare.
+const BUDGET: u64 = 2 << 30;
+/// Most bytes of streamed images on the device. More would bring nothing: it is many steps.
+const WINDOW: u64 = 64 << 20;
+
+/// A part of a data set as states: bytes, labels and the order they are taken in; all of it,
+/// or a window of so many images that moves through it.
 #[derive(Clone, Debug)]
 pub struct Part {
     name: &'static str,
@@ -64,6 +71,8 @@ pub struct Part {
     shape: [usize; 3],
     /// Images of each shard but the last.
     shard: usize,
+    /// Images on the device at a time.
+    held: usize,
 }
 
 impl Part {
@@ -78,28 +87,83 @@ impl Part {
             shape,
             // Whole words in every shard but the last.
             shard: (fitting / 4 * 4).max(4),
+            held: len,
         }
     }
 
-    /// Creates and fills the states; the order is the stored one.
+    /// The most bytes of images on a device that binds at most `max_binding` bytes of a
+    /// tensor, unless told otherwise.
+    pub(super) fn default_budget(max_binding: u64) -> u64 {
+        BUDGET.min(max_binding.saturating_mul(MAX_SHARDS as u64))
+    }
+
+    /// Bytes of an image.
+    fn image(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Bytes of all images.
+    pub(super) fn bytes(&self) -> u64 {
+        self.len as u64 * self.image() as u64
+    }
+
+    /// The same part, streamed in batches of `batch`: as many of them on the device at a time
+    /// as `budget` bytes hold, at least one. Where all images fit, they all are there.
+    #[must_use]
+    pub fn within(mut self, budget: u64, batch: usize) -> Self {
+        let shards = self.len.div_ceil(self.shard);
+        if self.bytes() > budget || shards > MAX_SHARDS {
+            let images = budget.min(WINDOW) as usize / self.image();
+            let batches = (images / batch).clamp(1, MAX_STEPS);
+            self.held = self.len.min(batches * batch);
+        }
+        self
+    }
+
+    /// Images on the device at a time.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Whether they are fewer than all.
+    pub(super) fn is_streamed(&self) -> bool {
+        self.held < self.len
+    }
+
+    /// Creates the states; the order is the stored one.
     ///
     /// # Errors
     /// If the device cannot hold them.
-    pub fn upload(&self, split: &Split, backend: &mut dyn Backend) -> Result<()> {
-        let bytes: usize = self.shape.iter().product();
-        for (i, images) in split.images.chunks(self.shard * bytes).enumerate() {
-            let ty = self.shard_type(images.len() / bytes);
-            let state = self.images(i);
-            backend.create(&state, &ty)?;
-            backend.write(&state, &Array::bytes(ty, images.into()))?;
+    pub fn create(&self, backend: &mut dyn Backend) -> Result<()> {
+        for (i, images) in self.shards(self.held) {
+            backend.create(&self.images(i), &self.shard_type(images))?;
         }
-        let order = (0..self.len as u32).collect();
-        for (state, data) in [(self.labels(), split.labels.clone()), (self.order(), order)] {
-            let ty = TensorType::u32([self.len]);
-            backend.create(&state, &ty)?;
-            backend.write(&state, &Array::index(ty, data))?;
+        let ty = TensorType::u32([self.held]);
+        backend.create(&self.labels(), &ty)?;
+        backend.create(&self.order(), &ty)?;
+        let order = (0..self.held as u32).collect();
+        backend.write(&self.order(), &Array::index(ty, order))
+    }
+
+    /// Writes the images that are held from now on, with their labels.
+    ///
+    /// # Errors
+    /// If the states are missing or smaller, or the device failed.
+    pub fn put(&self, images: &[u8], labels: &[u32], backend: &mut dyn Backend) -> Result<()> {
+        let chunks = images.chunks(self.shard * self.image());
+        for ((i, count), images) in self.shards(labels.len()).zip(chunks) {
+            let images = Array::bytes(self.shard_type(count), images.into());
+            backend.write(&self.images(i), &images)?;
         }
-        Ok(())
+        let labels = Array::index(TensorType::u32([labels.len()]), labels.to_vec());
+        backend.write(&self.labels(), &labels)
+    }
+
+    /// The shards of so many images, each with its number of images.
+    fn shards(&self, images: usize) -> impl Iterator<Item = (usize, usize)> {
+        let shard = self.shard;
+        let starts = (0..images).step_by(shard).enumerate();
+        starts.map(move |(i, start)| (i, shard.min(images - start)))
     }
 
     /// The graph that shuffles the order, by the seed and number of the step.
@@ -109,7 +173,7 @@ impl Part {
     pub fn shuffle(&self) -> Result<Graph> {
         let mut graph = Graph::new();
         graph.set_layer("shuffle");
-        let order = graph.state(self.order(), TensorType::u32([self.len]));
+        let order = graph.state(self.order(), TensorType::u32([self.held]));
         graph.add(Box::new(Shuffle), &[order])?;
         Ok(graph)
     }
@@ -143,12 +207,11 @@ impl Part {
         augmentation: &Augmentation,
     ) -> Result<[Value; 2]> {
         graph.set_layer("input");
-        let order = graph.state(self.order(), TensorType::u32([self.len]));
-        let labels = graph.state(self.labels(), TensorType::u32([self.len]));
+        let order = graph.state(self.order(), TensorType::u32([self.held]));
+        let labels = graph.state(self.labels(), TensorType::u32([self.held]));
         let mut inputs = vec![order];
-        for (i, start) in (0..self.len).step_by(self.shard).enumerate() {
-            let ty = self.shard_type(self.shard.min(self.len - start));
-            inputs.push(graph.state(self.images(i), ty));
+        for (i, images) in self.shards(self.held) {
+            inputs.push(graph.state(self.images(i), self.shard_type(images)));
         }
         let gather = GatherImages {
             batch,

@@ -36,6 +36,7 @@ const LOSS: &str = "loss";
 const ACCUMULATED: &str = "accumulated";
 /// Moving averages of parameters and statistics.
 const AVERAGES: [&str; 2] = ["average.parameters", "average.statistics"];
+const PREVIEW: &str = "preview";
 /// What mixup and CutMix draw an image's share from.
 const MIX_SHARES: &str = "mix_shares";
 /// Zeros where the parameters are held at zero, ones elsewhere.
@@ -196,6 +197,42 @@ impl<'a> Graphs<'a> {
 
     fn lasting_names(&self) -> Vec<String> {
         self.lasting_states().into_iter().map(|s| s.0).collect()
+    }
+
+    /// The images of a part as the model sees them, or as they are stored, in the state of
+    /// [`create_preview`](Self::create_preview).
+    pub(super) fn preview(&self, part: &feed::Part, augmented: bool) -> Result<Graph> {
+        let mut graph = Graph::new();
+        let augmentation = match augmented {
+            true => self.method.augmentation.clone(),
+            false => Augmentation::default(),
+        };
+        let normalization = self.model.normalization();
+        let [mut images, labels] =
+            part.gather(&mut graph, part.len, normalization, &augmentation)?;
+        if let Some(mix) = self.mix().filter(|_| augmented) {
+            let table = graph.state(MIX_SHARES, Mix::table_type());
+            images = graph.add(Box::new(mix), &[images, labels, table])?[0];
+        }
+        let seen = graph.state(PREVIEW, graph.ty(images).clone());
+        graph.store(images, seen)?;
+        Ok(graph.without_dead_nodes())
+    }
+
+    /// Creates the states that [`preview`](Self::preview) needs besides the part's own, and
+    /// names the one that the images come to lie in.
+    pub(super) fn create_preview(
+        &self,
+        part: &feed::Part,
+        backend: &mut dyn Backend,
+    ) -> Result<&'static str> {
+        if let Some(mix) = self.mix() {
+            backend.create(MIX_SHARES, &Mix::table_type())?;
+            backend.write(MIX_SHARES, &mix.table())?;
+        }
+        let [c, h, w] = self.model.input();
+        backend.create(PREVIEW, &TensorType::f32([part.len, c, h, w]))?;
+        Ok(PREVIEW)
     }
 
     /// The update by the gradients accumulated over `images` images, which it clears.

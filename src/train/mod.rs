@@ -14,12 +14,15 @@ mod finder;
 mod graphs;
 mod method;
 mod monitor;
+mod normalize;
 mod observer;
 mod pace;
+mod preview;
 mod retry;
 mod run_folder;
 mod schedule;
 mod session;
+mod stream;
 mod training;
 mod weights;
 
@@ -32,7 +35,9 @@ pub use finder::{FoundRates, RatePoint, Sweep, find_learning_rate};
 pub use graphs::{EVAL_BATCH, Graphs, Suspect};
 pub use method::{LayerRates, Method, OnNan};
 pub use monitor::{Monitor, Patience, Verdict};
+pub use normalize::normalized;
 pub use observer::{Observer, Seen};
+pub use preview::{Preview, preview};
 pub use retry::{Retry, Start, train_with_retries};
 pub use run_folder::{HistoryRow, RunFolder};
 pub use schedule::{Policy, Schedule};
@@ -59,6 +64,9 @@ pub enum Event {
         parameters: usize,
         /// Training and validation images.
         images: [usize; 2],
+        /// Whether the training and the validation images are streamed, as they do not all
+        /// fit [`Config::data_budget`].
+        streamed: [bool; 2],
         /// Bytes of states and of activations on the device.
         memory: [u64; 2],
     },

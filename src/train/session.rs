@@ -7,6 +7,7 @@ use super::graphs::{EVAL_BATCH, Graphs, LOGITS, MAX_STEPS, METRICS, Suspect};
 use super::method::OnNan;
 use super::pace::Pace;
 use super::schedule::{Policy, Schedule};
+use super::stream::Feed;
 use super::{Callbacks, Checkpoint, Config, Event, Examined, HistoryRow, Position, Weights};
 use crate::compress;
 use crate::data::{Dataset, Split};
@@ -15,6 +16,7 @@ use crate::gpu::executor::Counters;
 use crate::graph::{Backend, Profile, Program, Ticket, advise_batch, largest_batch};
 use crate::model::Model;
 use crate::ops::Step;
+use crate::ops::batch::Shuffle;
 use crate::ops::optimizer::Optimizer;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -29,15 +31,15 @@ pub struct Session<'a> {
     optimizer: Optimizer,
     graphs: Graphs<'a>,
     backend: Box<dyn Backend>,
-    train: Part,
-    validation: Option<Part>,
+    train: Feed,
+    validation: Option<Feed>,
     examined: Option<Examined>,
     programs: Programs,
     schedule: Schedule,
     pruning: Option<compress::Schedule>,
     steps_taken: u32,
     /// The step that was not finite, after which nothing is updated.
-    diverged: Option<Step>,
+    diverged: Option<Diverged>,
     pace: Pace,
     steady: Counters,
 }
@@ -50,7 +52,8 @@ struct Programs {
     /// Where gradients are accumulated, the update after as many batches as that takes, and
     /// the one after those that are left at the end of an epoch.
     update: Option<[Program; 2]>,
-    shuffle: Program,
+    /// Where all images are on the device.
+    shuffle: Option<Program>,
     /// With its batch.
     evaluate: Option<(Program, usize)>,
 }
@@ -60,7 +63,7 @@ impl Programs {
         graphs: &Graphs<'_>,
         config: &Config,
         train: &Part,
-        validation: Option<&Part>,
+        validation: Option<(&Part, usize)>,
         backend: &mut dyn Backend,
     ) -> Result<Self> {
         let batch = config.batch_size;
@@ -83,20 +86,33 @@ impl Programs {
             let mut compile = |images| backend.compile(graphs.update(images)?);
             update = Some([compile(group)?, compile(left)?]);
         }
-        let mut evaluation = |part: &Part| {
-            let graph = |batch| graphs.evaluation(part, batch);
-            let batch = largest_batch(part.len.min(EVAL_BATCH), backend, graph).max(1);
+        let mut evaluation = |(part, batch)| {
             backend.create(LOGITS, &graphs.logits_type(batch))?;
-            Ok((backend.compile(graph(batch)?)?, batch))
+            let program = backend.compile(graphs.evaluation(part, batch)?)?;
+            Ok((program, batch))
         };
+        let evaluate = validation.map(&mut evaluation).transpose()?;
+        let mut shuffle = None;
+        if !train.is_streamed() {
+            shuffle = Some(backend.compile(train.shuffle()?)?);
+        }
         Ok(Self {
             train: whole,
             rest,
             update,
-            evaluate: validation.map(&mut evaluation).transpose()?,
-            shuffle: backend.compile(train.shuffle()?)?,
+            evaluate,
+            shuffle,
         })
     }
+}
+
+/// A step that was not finite, and where it was.
+#[derive(Clone, Copy)]
+struct Diverged {
+    step: Step,
+    epoch: usize,
+    /// Images of the epoch before it.
+    place: usize,
 }
 
 /// A submission on its way back.
@@ -134,20 +150,32 @@ impl<'a> Session<'a> {
         method.augmentation.check(model.input())?;
         let optimizer = method.optimizer;
         let limit = backend.max_binding();
-        let mut upload = |name, split: &Split| {
-            let part = Part::new(name, split.len(), data.shape, limit);
-            part.upload(split, &mut *backend).map(|()| part)
-        };
-        let train = upload("train", &train)?;
         let classes = model.classes();
         let examined = validation.clone().map(|v| Examined::new(v, classes));
-        let validation = validation.map(|v| upload("validation", &v)).transpose()?;
         let graphs = Graphs::new(model, method, limit);
+        let budget = config.data_bytes(limit);
+        let part = |name, split: &Split| Part::new(name, split.len(), data.shape, limit);
+        let part_of_train = part("train", &train).within(budget, config.batch_size);
+        let budget = budget.saturating_sub(part_of_train.bytes());
+        let train = Feed::new(part_of_train, train, &mut *backend)?;
+        let validation = validation
+            .map(|split| {
+                let part = part("validation", &split);
+                let batch = evaluation_batch(&graphs, &part, &*backend);
+                let part = part.within(budget, batch);
+                Ok::<_, Error>((Feed::new(part, split, &mut *backend)?, batch))
+            })
+            .transpose()?;
         graphs.create_states(&mut *backend, weights)?;
-        let programs = Programs::new(&graphs, config, &train, validation.as_ref(), &mut *backend)?;
+        let evaluated = validation
+            .as_ref()
+            .map(|(feed, batch)| (feed.part(), *batch));
+        let programs = Programs::new(&graphs, config, train.part(), evaluated, &mut *backend)?;
+        let validation = validation.map(|(feed, _)| feed);
         let group = config.batch_size * config.accumulate;
-        let schedule = config.schedule(train.len.div_ceil(group))?;
-        let steps = train.len.div_ceil(config.batch_size) * config.epochs;
+        let images = train.part().len;
+        let schedule = config.schedule(images.div_ceil(group))?;
+        let steps = images.div_ceil(config.batch_size) * config.epochs;
         let pruning = config.pruning(steps);
         Ok(Self {
             model,
@@ -175,16 +203,18 @@ impl<'a> Session<'a> {
             device: self.backend.describe(),
             parameters: self.model.parameter_count(),
             images: [
-                self.train.len,
-                self.validation.as_ref().map_or(0, |v| v.len),
+                self.epoch_images(),
+                self.validation.as_ref().map_or(0, |v| v.part().len),
             ],
+            streamed: [Some(&self.train), self.validation.as_ref()]
+                .map(|feed| feed.is_some_and(|f| f.part().is_streamed())),
             memory: [states, slots],
         }
     }
 
     /// Training images in an epoch.
     pub fn epoch_images(&self) -> usize {
-        self.train.len
+        self.train.part().len
     }
 
     /// Whether there are images to validate on.
@@ -206,23 +236,18 @@ impl<'a> Session<'a> {
         callbacks: &mut Callbacks<'_>,
     ) -> Result<()> {
         let before = self.backend.counters();
-        if self.config.shuffle {
-            let step = Step {
-                number: position.epoch as u32,
-                seed: self.config.seed,
-                ..Step::default()
-            };
-            self.backend.run(self.programs.shuffle, &[step])?;
-        }
         let start = position.images;
-        let mut progress = Progress::new(position, self.train.len, self.config);
+        let order = self.shuffle(position.epoch)?;
+        self.train.begin(order, start);
+        let images = self.epoch_images();
+        let mut progress = Progress::new(position, images, self.config);
         let mut flying: VecDeque<InFlight> = VecDeque::new();
         let mut first = start;
         self.pace.pause();
         loop {
             let halt = callbacks.stopped() || until.is_some_and(|t| Instant::now() >= t);
             let halt = halt || self.diverged.is_some();
-            let more = first < self.train.len && (first == start || !halt);
+            let more = first < images && (first == start || !halt);
             if more && flying.len() < IN_FLIGHT {
                 let sent = self.submit_training(first)?;
                 first += sent.images;
@@ -231,7 +256,12 @@ impl<'a> Session<'a> {
                 let rows = self.collect(&oldest)?;
                 self.pace.finished(oldest.steps.len());
                 if self.diverged.is_none() {
-                    self.diverged = progress.add(&oldest, &rows, callbacks);
+                    let step = progress.add(&oldest, &rows, callbacks);
+                    self.diverged = step.map(|step| Diverged {
+                        step,
+                        epoch: progress.position.epoch,
+                        place: progress.position.images,
+                    });
                 }
             } else {
                 break;
@@ -246,7 +276,7 @@ impl<'a> Session<'a> {
 
     /// The step that was not finite, before which training stopped.
     pub fn diverged(&self) -> Option<u32> {
-        self.diverged.map(|step| step.number)
+        self.diverged.map(|at| at.step.number)
     }
 
     /// Takes that step again, changing nothing, and tells where it went wrong: a weight that
@@ -256,7 +286,12 @@ impl<'a> Session<'a> {
     /// # Errors
     /// If the device fails or has no memory for it.
     pub fn diagnose(&mut self) -> Result<Option<Suspect>> {
-        let Some(step) = self.diverged else {
+        let Some(Diverged {
+            mut step,
+            epoch,
+            place,
+        }) = self.diverged
+        else {
             return Ok(None);
         };
         let spoilt = |x: &f32| !x.is_finite();
@@ -267,8 +302,30 @@ impl<'a> Session<'a> {
         if let Some((layer, _)) = weight {
             return Ok(Some(Suspect::Weight(layer)));
         }
+        if self.train.part().is_streamed() {
+            // The window may have moved on since.
+            let order = self.shuffle(epoch)?;
+            self.train.begin(order, place);
+            let [first, _] = self.train.bring(place, &mut *self.backend)?;
+            step.first = first as u32;
+        }
         let (graphs, batch) = (&self.graphs, step.count as usize);
-        graphs.diagnose(&mut *self.backend, &self.train, batch, &step)
+        graphs.diagnose(&mut *self.backend, self.train.part(), batch, &step)
+    }
+
+    /// Draws the order of an epoch where images are shuffled: on the device, or where they are
+    /// streamed, here.
+    fn shuffle(&mut self, epoch: usize) -> Result<Option<Vec<u32>>> {
+        let step = Step {
+            number: epoch as u32,
+            seed: self.config.seed,
+            ..Step::default()
+        };
+        match self.programs.shuffle {
+            _ if !self.config.shuffle => Ok(None),
+            Some(program) => self.backend.run(program, &[step]).map(|()| None),
+            None => Ok(Some(Shuffle::order(self.epoch_images(), &step))),
+        }
     }
 
     /// All that is needed to go on from `position`; its epochs that are over come from
@@ -290,7 +347,7 @@ impl<'a> Session<'a> {
         }
         Ok(Checkpoint {
             position: *position,
-            epoch_images: self.train.len,
+            epoch_images: self.epoch_images(),
             device: self.backend.describe(),
             history,
             states,
@@ -302,7 +359,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// If the checkpoint is of another training, or the device fails.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        let (now, then) = (self.train.len, checkpoint.epoch_images);
+        let (now, then) = (self.epoch_images(), checkpoint.epoch_images);
         if now != then {
             return Err(Error::data(
                 &self.config.data,
@@ -324,9 +381,11 @@ impl<'a> Session<'a> {
             .pruning
             .and_then(|p| p.steps_until_change(self.steps_taken));
         let batch = self.config.batch_size;
-        let whole = (self.train.len - first) / batch;
+        let [place, there] = self.train.bring(first, &mut *self.backend)?;
+        // A window holds whole batches; the rest of an epoch is in its last one.
+        let whole = there / batch;
         let (program, count, size) = match (whole, self.programs.rest) {
-            (0, Some(rest)) => (rest, 1, self.train.len - first),
+            (0, Some(rest)) => (rest, 1, there),
             _ => {
                 let group = self.config.accumulate;
                 // Not past the next update.
@@ -340,7 +399,7 @@ impl<'a> Session<'a> {
             }
         };
         let steps: Vec<Step> = (0..count)
-            .map(|slot| self.next_step(slot, first + slot * size, size))
+            .map(|slot| self.next_step(slot, place + slot * size, size))
             .collect();
         let sent = self.send(program, steps, count * size)?;
         self.submit_update(first + sent.images)?;
@@ -356,7 +415,7 @@ impl<'a> Session<'a> {
         let group = self.config.batch_size * self.config.accumulate;
         let program = match done {
             _ if done.is_multiple_of(group) => whole,
-            _ if done == self.train.len => last,
+            _ if done == self.epoch_images() => last,
             _ => return Ok(()),
         };
         let step = Step {
@@ -369,7 +428,7 @@ impl<'a> Session<'a> {
     /// Updates made after the steps taken.
     fn updates(&self) -> u32 {
         let (batch, group) = (self.config.batch_size, self.config.accumulate);
-        let steps = self.train.len.div_ceil(batch);
+        let steps = self.epoch_images().div_ceil(batch);
         let (epochs, within) = (
             self.steps_taken as usize / steps,
             self.steps_taken as usize % steps,
@@ -444,12 +503,13 @@ impl<'a> Session<'a> {
     /// # Errors
     /// If the device fails.
     pub fn evaluate(&mut self, callbacks: &Callbacks<'_>) -> Result<Option<Metrics>> {
-        let (Some(part), Some((program, batch))) = (&self.validation, self.programs.evaluate)
+        let (Some(feed), Some((program, batch))) = (&mut self.validation, self.programs.evaluate)
         else {
             return Ok(None);
         };
-        let images = part.len;
+        let images = feed.part().len;
         let examined = self.examined.as_mut().map_or(0, Examined::restart);
+        feed.begin(None, 0);
         let before = self.backend.counters();
         let mut total = Metrics::default();
         let mut flying: VecDeque<InFlight> = VecDeque::new();
@@ -457,9 +517,14 @@ impl<'a> Session<'a> {
         loop {
             let more = first < images && !callbacks.stopped();
             if more && flying.len() < IN_FLIGHT {
-                let count = batch.min(images - first);
+                let feed = self
+                    .validation
+                    .as_mut()
+                    .expect("there are validation images");
+                let [place, there] = feed.bring(first, &mut *self.backend)?;
+                let count = batch.min(there);
                 let steps = vec![Step {
-                    first: first as u32,
+                    first: place as u32,
                     count: count as u32,
                     ..Step::default()
                 }];
@@ -551,6 +616,12 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Images of an evaluation step that the device is large enough for.
+fn evaluation_batch(graphs: &Graphs<'_>, part: &Part, backend: &dyn Backend) -> usize {
+    let graph = |batch| graphs.evaluation(part, batch);
+    largest_batch(part.len.min(EVAL_BATCH), backend, graph).max(1)
+}
+
 /// An epoch so far.
 struct Progress<'a> {
     position: &'a mut Position,
@@ -635,7 +706,7 @@ pub fn validation_images(data: &Dataset, config: &Config) -> Result<Option<Split
 }
 
 /// The images to train on and those to validate on.
-fn parts(data: &Dataset, config: &Config) -> Result<(Split, Option<Split>)> {
+pub(super) fn parts(data: &Dataset, config: &Config) -> Result<(Split, Option<Split>)> {
     let limited = match config.limit {
         Some(limit) => data.train.first(limit),
         None => data.train.clone(),
@@ -649,7 +720,7 @@ fn parts(data: &Dataset, config: &Config) -> Result<(Split, Option<Split>)> {
     }
 }
 
-fn check_fit(model: &Model, data: &Dataset) -> Result<()> {
+pub(super) fn check_fit(model: &Model, data: &Dataset) -> Result<()> {
     if data.shape != model.input() {
         return Err(Error::model(
             model.name(),

@@ -21,6 +21,29 @@ const GOLDEN: u32 = 0x9e37_79b9;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shuffle;
 
+impl Shuffle {
+    /// The order of `length` elements that a step draws.
+    ///
+    /// ```
+    /// use gpucnn::ops::{Step, batch::Shuffle};
+    ///
+    /// let mut order = Shuffle::order(5, &Step::default());
+    /// order.sort_unstable();
+    /// assert_eq!(order, [0, 1, 2, 3, 4]);
+    /// ```
+    pub fn order(length: usize, step: &Step) -> Vec<u32> {
+        let network = Feistel::new(length, step);
+        let place = |i| {
+            let mut place = network.permute(i);
+            while place as usize >= length {
+                place = network.permute(place);
+            }
+            place
+        };
+        (0..length as u32).map(place).collect()
+    }
+}
+
 /// The network over `left + right` bits.
 struct Feistel {
     left: u32,
@@ -83,14 +106,7 @@ impl Op for Shuffle {
 
     fn reference(&self, io: Reference<'_>) {
         let order = io.updates[0].u_mut();
-        let length = order.len();
-        let network = Feistel::new(length, io.step);
-        for (i, place) in order.iter_mut().enumerate() {
-            *place = network.permute(i as u32);
-            while *place as usize >= length {
-                *place = network.permute(*place);
-            }
-        }
+        order.copy_from_slice(&Self::order(order.len(), io.step));
     }
 
     fn launch(&self, context: LaunchContext<'_>) -> Result<Launch> {
