@@ -146,13 +146,8 @@ fn flags(text: &str) -> BTreeSet<&str> {
 fn its_flags_are_those_of_the_program() {
     let files = Files::new();
     let commands = [
-<<<<<<< HEAD
-        "train", "eval", "predict", "explain", "report", "export", "prune", "quantize", "summary",
-        "devices",
-=======
-        "train", "eval", "predict", "report", "export", "import", "run", "prune", "quantize",
-        "summary", "devices",
->>>>>>> mergeonnx
+        "train", "eval", "predict", "explain", "report", "export", "import", "run", "prune",
+        "quantize", "summary", "devices",
     ];
     let commands = commands
         .into_iter()
