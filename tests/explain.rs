@@ -212,10 +212,10 @@ fn occlusion_is_what_hiding_does() {
     // Patches of 2, one apart: the corner is under one, the pixel beside it under two.
     let hidden = |top: usize, left: usize| {
         let mut image = case.image.clone();
-        for i in 0..image.len() {
+        for (i, byte) in image.iter_mut().enumerate() {
             let (y, x) = (i / SIDE % SIDE, i % SIDE);
             if (top..top + 2).contains(&y) && (left..left + 2).contains(&x) {
-                image[i] = 0;
+                *byte = 0;
             }
         }
         image

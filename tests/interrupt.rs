@@ -100,7 +100,7 @@ fn a_second_ctrl_c_ends_it_at_once() {
 fn sigterm_and_a_lost_terminal_save_the_run_too() {
     for (name, code) in [("TERM", 143), ("HUP", 129)] {
         let files = Files::new();
-        let (model, data) = (files.model(), files.idx("data", 5000, 20));
+        let (model, data) = (files.model(), files.idx("data", 60_000, 20));
         let args = [&model, "--data", &data, "--log-every", "1"];
         let mut training = Training::start(&files, &args);
         training.wait_for("step");

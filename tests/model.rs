@@ -22,7 +22,7 @@ fn refusal(layers: &str) -> String {
 }
 
 /// A layer after one named `before`, attributes as TOML, and its output for one image.
-const LAYERS: [(&str, &[usize]); 27] = [
+const LAYERS: [(&str, &[usize]); 31] = [
     ("type = 'conv2d'\nfilters = 5\nkernel = 3", &[5, 6, 4]),
     (
         "type = 'conv2d'\nfilters = 6\nkernel = [3, 2]\nstride = 2\npadding = 'same'\ngroups = 2",
@@ -49,6 +49,10 @@ const LAYERS: [(&str, &[usize]); 27] = [
     ("type = 'activation'\nfunction = 'linear'", &[4, 8, 6]),
     ("type = 'activation'\nfunction = 'elu(0.5)'", &[4, 8, 6]),
     ("type = 'batch_norm2d'", &[4, 8, 6]),
+    ("type = 'layer_norm2d'", &[4, 8, 6]),
+    ("type = 'layer_scale'", &[4, 8, 6]),
+    ("type = 'drop_path'\nrate = 0.25", &[4, 8, 6]),
+    ("type = 'global_max_pool'", &[4]),
     ("type = 'batch_norm2d'\nmomentum = 0.9", &[4, 8, 6]),
     ("type = 'dropout'\nrate = 0.25", &[4, 8, 6]),
     ("type = 'zero_pad2d'", &[4, 10, 8]),

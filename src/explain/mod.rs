@@ -211,7 +211,10 @@ impl Explainer {
             Method::SmoothGrad => self.smoothgrad(&x, class, detail)?,
             Method::IntegratedGradients => {
                 let all = self.integrated(&x, class, detail.steps)?;
-                let black = self.device.run(&[self.black.clone()], class)?.remove(0);
+                let black = self
+                    .device
+                    .run(std::slice::from_ref(&self.black), class)?
+                    .remove(0);
                 completeness = Some([all.iter().sum(), logits[class] - black.logits[class]]);
                 maps::over_channels(&all, self.shape[0])
             }
