@@ -209,6 +209,21 @@ fn its_events_and_files_are_those_of_a_run() {
             "--epochs",
             "1",
         ],
+        // After the first step there is no finite one.
+        vec![
+            "train",
+            &model,
+            "--data",
+            &data,
+            "--optimizer",
+            "sgd",
+            "--learning-rate",
+            "1e30",
+            "--on-nan",
+            "skip",
+            "--epochs",
+            "1",
+        ],
     ];
     let mut events = Vec::new();
     for command in commands {
