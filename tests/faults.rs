@@ -3,12 +3,11 @@
 mod support;
 
 use gpucnn::data::{Dataset, Split};
+use gpucnn::gpu::Gpu;
 use gpucnn::gpu::profile::ProfileKind;
-use gpucnn::gpu::{Gpu, OpenOptions};
-use gpucnn::graph::{Backend, GpuBackend, Graph};
+use gpucnn::graph::{Backend, GpuBackend};
 use gpucnn::model::{BatchNorm2d, Conv2d, Dense, Dropout, Flatten, Model};
-use gpucnn::ops::matmul::MatMul;
-use gpucnn::ops::{Builder, Draw, Step};
+use gpucnn::ops::Draw;
 use gpucnn::tensor::TensorType;
 use gpucnn::train::{
     Callbacks, Config, Event, Retry, RunFolder, Start, Summary, Weights, train_with_retries,
@@ -188,38 +187,6 @@ fn attempts_are_bounded() {
     let message = result.unwrap_err().to_string();
     assert!(message.contains("the device was destroyed"), "{message}");
     assert_eq!((opened, warnings.len()), (4, 3), "{warnings:?}");
-}
-
-/// A matrix product of some milliseconds.
-fn slow_work(backend: &mut dyn Backend) -> Result<()> {
-    let ty = TensorType::f32([512, 512]);
-    let mut graph = Graph::new();
-    let values = ["a", "b", "c"].map(|name| {
-        backend.create(name, &ty).unwrap();
-        graph.state(name, ty.clone())
-    });
-    let product = graph.add1(Box::new(MatMul::default()), &values[..2])?;
-    graph.store(product, values[2])?;
-    let program = backend.compile(graph)?;
-    backend.run(program, &[Step::default(); 60])?;
-    backend.read("c").map(drop)
-}
-
-#[test]
-fn work_that_does_not_end_is_an_error_not_a_wait() {
-    let options = OpenOptions {
-        name: std::env::var("GPUCNN_TEST_DEVICE").ok(),
-        patience: Some(Duration::from_millis(1)),
-        ..OpenOptions::default()
-    };
-    let mut backend = GpuBackend::new(Gpu::open(options).unwrap()).unwrap();
-    let error = slow_work(&mut backend).unwrap_err();
-    assert!(matches!(error, Error::Fault(_)), "{error:?}");
-    let message = error.to_string();
-    assert!(message.contains("within 0.001 s; it hangs"), "{message}");
-    // From then on the device is of no use, and says so.
-    let again = backend.synchronize().unwrap_err();
-    assert_eq!(again.to_string(), message);
 }
 
 #[test]

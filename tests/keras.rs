@@ -134,13 +134,13 @@ fn all_that_cannot_be_taken_over_is_listed_at_once() {
     let text = KERAS_2
         .replace("\"LeakyReLU\"", "\"PReLU\"")
         .replace("\"Add\"", "\"Dot\"")
-        .replace("\"relu\"", "\"softplus\"");
+        .replace("\"relu\"", "\"softsign\"");
     let error = keras::from_json(&text, "old").unwrap_err();
     for word in [
         "3 layers",
         "leaky (PReLU)",
         "add (Dot)",
-        "a (Conv2D): has activation softplus",
+        "a (Conv2D): has activation softsign",
     ] {
         assert!(error.contains(word), "{word}: {error}");
     }

@@ -203,7 +203,7 @@ fn write_files(
 const BOUND: &str = "2e-5";
 
 #[test]
-#[ignore = "needs Python with onnx and onnxruntime; .ci/run runs it"]
+#[ignore = "needs Python with onnx and onnxruntime in target/python"]
 fn onnxruntime_computes_the_same_of_every_preset() {
     let folder = tempfile::tempdir().unwrap();
     for preset in Model::presets() {
@@ -240,7 +240,7 @@ fn check(folder: &Path, bound: &str) -> usize {
 const BOUND_INT8: &str = "2e-2";
 
 #[test]
-#[ignore = "needs Python with onnx and onnxruntime; .ci/run runs it"]
+#[ignore = "needs Python with onnx and onnxruntime in target/python"]
 fn onnxruntime_computes_the_same_in_eight_bits() {
     let folder = tempfile::tempdir().unwrap();
     for preset in [

@@ -249,9 +249,11 @@ fn check_dispatch(
             None => continue,
         };
         let found = element_kind(module, inner);
-        // Floats may be bound as words by a shader that casts them back.
+        // Floats may be bound as words by a shader that casts them back, that sets their bits
+        // atomically, or that looks at the bits of their exponent.
         let cast = dtype == Some(DType::F32) && found == Some(ScalarKind::Uint);
-        if found != Some(expected) && !(cast && casts_to_float(module)) {
+        let by_bits = is_atomic(module, inner) || looks_at_exponents(module);
+        if found != Some(expected) && !(cast && (by_bits || casts_to_float(module))) {
             let name = &binding.name;
             return Err(format!(
                 "{name} holds {found:?}, {arg:?} is {expected:?} ({dtype:?})"
@@ -265,7 +267,22 @@ fn check_dispatch(
 fn element_kind(module: &naga::Module, ty: &TypeInner) -> Option<ScalarKind> {
     match ty {
         TypeInner::Array { base, .. } => element_kind(module, &module.types[*base].inner),
+        TypeInner::Atomic(scalar) => Some(scalar.kind),
         other => other.scalar_kind(),
+    }
+}
+
+/// Whether the shader has a mask of a float's exponent.
+fn looks_at_exponents(module: &naga::Module) -> bool {
+    let mut names = module.constants.iter().map(|(_, c)| c.name.as_deref());
+    names.any(|name| name == Some("EXPONENT"))
+}
+
+/// Whether an array's elements are atomic.
+fn is_atomic(module: &naga::Module, ty: &TypeInner) -> bool {
+    match ty {
+        TypeInner::Array { base, .. } => is_atomic(module, &module.types[*base].inner),
+        other => matches!(other, TypeInner::Atomic(_)),
     }
 }
 

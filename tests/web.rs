@@ -366,7 +366,7 @@ fn in_chromium(folder: &Path, profile: &Path) -> Value {
 }
 
 #[test]
-#[ignore = "needs Chromium with SwiftShader; .ci/run runs it"]
+#[ignore = "needs Chromium with SwiftShader"]
 fn a_browser_gives_what_predict_gives() {
     for preset in ["mnist-cnn", "resnet20"] {
         let files = Files::new();

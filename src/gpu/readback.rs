@@ -21,7 +21,7 @@ impl Readback {
         let staging = gpu.scoped("readback", || {
             gpu.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("readback"),
-                size: bytes.next_multiple_of(4).max(4),
+                size: Self::capacity_for(bytes),
                 usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             })
@@ -33,9 +33,23 @@ impl Readback {
         })
     }
 
-    /// Bytes it holds.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+    /// Bytes of the staging buffer for so many: rounded up, so that submissions of different
+    /// length share their buffers.
+    pub fn capacity_for(bytes: u64) -> u64 {
+        const UNIT: u64 = 1024;
+        bytes.next_multiple_of(UNIT).max(UNIT)
+    }
+
+    /// Bytes of the staging buffer.
+    pub fn capacity(&self) -> u64 {
+        self.staging.size()
+    }
+
+    /// The same staging buffer for other `bytes` of that capacity.
+    #[must_use]
+    pub fn with_bytes(mut self, bytes: u64) -> Self {
+        self.bytes = bytes;
+        self
     }
 
     /// Encodes the copy from `source`.

@@ -121,8 +121,9 @@ impl GpuBackend {
     }
 
     fn readback(&mut self, bytes: u64) -> Result<Readback> {
-        match self.idle.iter().position(|r| r.bytes() == bytes) {
-            Some(found) => Ok(self.idle.swap_remove(found)),
+        let capacity = Readback::capacity_for(bytes);
+        match self.idle.iter().position(|r| r.capacity() == capacity) {
+            Some(found) => Ok(self.idle.swap_remove(found).with_bytes(bytes)),
             None => Readback::new(&self.gpu, bytes),
         }
     }
