@@ -563,6 +563,12 @@ fn every_specialised_kernel_is_portable() {
 
     let used: BTreeSet<_> = findings.iter().flat_map(|f| &f.paths).copied().collect();
     for (path, text) in files() {
+        // The executor's own kernels are no op's.
+        if path.starts_with("executor/") {
+            let (module, info) = validated(&path, &text, Capabilities::empty()).unwrap();
+            translate(&module, &info, Capabilities::empty(), false).unwrap();
+            continue;
+        }
         let kernel = text.contains("@compute");
         let launched = used.contains(path.as_str());
         assert!(launched || !kernel, "{path}: no launch uses it");
