@@ -16,7 +16,7 @@ use gpucnn::model::{BatchNorm2d, Conv2d, Dense, Dropout, Flatten, MaxPool2d, Mod
 use gpucnn::ops::Draw;
 use gpucnn::ops::activation::Function::Relu;
 use gpucnn::train::{
-    Callbacks, Config, Event, HistoryRow, OnNan, RunFolder, Weights, resume, train,
+    Callbacks, Config, Event, HistoryRow, OnNan, Precision, RunFolder, Weights, resume, train,
 };
 use std::cell::Cell;
 use std::path::Path;
@@ -85,6 +85,7 @@ fn config(draw: &mut Draw) -> Config {
         class_weights: draw.coin().then(|| "balanced".into()),
         augment: draw.coin().then(|| "flip,crop=2".into()),
         on_nan: draw.pick(&[OnNan::Stop, OnNan::Skip]),
+        precision: draw.pick(&[Precision::F32, Precision::F16]),
         seed: draw.int(0, 1000) as u32,
         limit: draw.coin().then_some(41),
         val_split: some(draw, 0.2),

@@ -8,11 +8,13 @@
 
 mod support;
 
+use gpucnn::gpu::half::Half;
 use gpucnn::gpu::profile::ProfileKind;
 use gpucnn::graph::{Backend, CpuBackend, GpuBackend, Graph};
+use gpucnn::ops::activation::{Activation, Function};
 use gpucnn::ops::{Array, Builder, Draw, Entry, Sample, registry};
 use gpucnn::tensor::DType;
-use support::{inputs, open, run};
+use support::{inputs, open, open_with, run};
 
 /// Random cases of each op and profile. `GPUCNN_TEST_CASES` asks for more.
 fn cases() -> u64 {
@@ -118,13 +120,97 @@ fn runtime_checks_do_not_change_a_bit() {
         let mut with = GpuBackend::new(open(profile, true)).unwrap();
         let mut without = GpuBackend::new(open(profile, false)).unwrap();
         for entry in entries() {
-            for case in 0..cases() / 2 {
+            for case in 0..cases() / 4 {
                 let (case_sample, mut draw) = sample(&entry, case);
                 let data = inputs(&mut draw, &case_sample);
                 let again = || sample(&entry, case).0.op;
                 let a = run(&mut with, &case_sample, again(), &data, true);
                 let b = run(&mut without, &case_sample, again(), &data, true);
                 assert_eq!(bits(&a), bits(&b), "{} case {case} ({profile})", entry.name);
+            }
+        }
+    }
+}
+
+/// The floats of an input as f16 has them, so that keeping them in half precision rounds
+/// nothing.
+fn halved(array: &Array) -> Array {
+    match array.ty().dtype {
+        DType::F32 => {
+            let round = |x: &f64| f64::from(half::f16::from_f64(*x));
+            Array::float(array.ty().clone(), array.f().iter().map(round).collect())
+        }
+        _ => array.clone(),
+    }
+}
+
+/// Runs a sample's op with what may be in half precision in half precision: operands are
+/// copies of the inputs, and results are copied out.
+fn run_halved(backend: &mut GpuBackend, entry: &Entry, case: u64, data: &[Array]) -> Vec<Array> {
+    let (case_sample, _) = sample(entry, case);
+    let mut graph = Graph::new();
+    let copy = || Box::new(Activation(Function::Identity));
+    let mut operands = Vec::new();
+    for (i, array) in data.iter().enumerate() {
+        let name = format!("in{i}");
+        backend.create(&name, array.ty()).unwrap();
+        backend.write(&name, array).unwrap();
+        let state = graph.state(name, array.ty().clone());
+        let copied = array.ty().dtype == DType::F32 && !case_sample.op.updates().contains(&i);
+        operands.push(match copied {
+            true => graph.add1(copy(), &[state]).unwrap(),
+            false => state,
+        });
+    }
+    let outputs = graph.add(sample(entry, case).0.op, &operands).unwrap();
+    for (i, value) in outputs.iter().enumerate() {
+        let ty = graph.ty(*value).clone();
+        let name = format!("out{i}");
+        backend.create(&name, &ty).unwrap();
+        let target = graph.state(name, ty.clone());
+        let value = match ty.dtype {
+            DType::F32 => graph.add1(copy(), &[*value]).unwrap(),
+            _ => *value,
+        };
+        graph.store(value, target).unwrap();
+    }
+    let program = backend.compile(graph.halved(&[])).unwrap();
+    backend.run(program, &[case_sample.step]).unwrap();
+    let names = (0..outputs.len()).map(|i| format!("out{i}"));
+    names.map(|n| backend.read(&n).unwrap()).collect()
+}
+
+#[test]
+fn kernels_in_half_precision_equal_the_reference() {
+    for (profile, half) in [
+        (ProfileKind::CpuLike, None),
+        (ProfileKind::Gpu, None),
+        (ProfileKind::CpuLike, Some(Half::Packed)),
+        (ProfileKind::Gpu, Some(Half::Packed)),
+    ] {
+        let mut gpu = GpuBackend::new(open_with(profile, false, half)).unwrap();
+        for entry in entries() {
+            for case in 0..cases() / 4 {
+                let (mut case_sample, mut draw) = sample(&entry, case);
+                let data: Vec<_> = inputs(&mut draw, &case_sample).iter().map(halved).collect();
+                let op = sample(&entry, case).0.op;
+                let expected = run(&mut CpuBackend::new(), &case_sample, op, &data, false);
+                let found = run_halved(&mut gpu, &entry, case, &data);
+                // A result is rounded to 11 bits, perhaps towards zero, and to multiples of
+                // 2^-24 where it is small.
+                case_sample.tolerance.relative += (-10f64).exp2();
+                case_sample.tolerance.absolute += (-24f64).exp2();
+                for (i, (e, f)) in expected.iter().zip(&found).enumerate() {
+                    if let Some(problem) = mismatch(&case_sample, e, f) {
+                        panic!(
+                            "{} case {case} ({profile}, {half:?}): {:?}\ninputs {:?}\noutput {i} {}: {problem}",
+                            entry.name,
+                            case_sample.op,
+                            case_sample.inputs,
+                            e.ty()
+                        );
+                    }
+                }
             }
         }
     }

@@ -11,6 +11,7 @@
 //! The same holds for every kernel of the presets' training and evaluation.
 
 use gpucnn::bench;
+use gpucnn::gpu::half::Half;
 use gpucnn::gpu::kernel::{Arg, Dispatch, Launch};
 use gpucnn::gpu::pipeline::{Access, match_bindings, reflect};
 use gpucnn::gpu::profile::{Profile, ProfileKind};
@@ -27,6 +28,12 @@ use std::path::{Path, PathBuf};
 
 /// Random cases of each op and profile.
 const CASES: u64 = 64;
+
+/// One in so many kernels is also checked in half precision: there are thousands.
+const HALVED_EVERY: usize = 4;
+
+/// `unpack2x16float` and its inverse, which WebGPU has everywhere.
+const HALVES_IN_F32: Capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
 
 /// WebGPU's default limits, which every device has.
 const WORKGROUP_MEMORY: u32 = 16 << 10;
@@ -386,7 +393,13 @@ fn check_launch(
             for checks in [true, false] {
                 translate(&module, &info, capabilities, checks).map_err(located)?;
             }
-            check_texels(dispatch, capabilities, updates).map_err(located)?;
+            for halved in [false, true] {
+                check_texels(dispatch, capabilities, updates, halved).map_err(located)?;
+            }
+            if seen.len().is_multiple_of(HALVED_EVERY) {
+                let halved = check_halved(dispatch, &source, capabilities, tensors, updates);
+                halved.map_err(located)?;
+            }
             module
         } else {
             naga::front::wgsl::parse_str(&source)
@@ -397,10 +410,16 @@ fn check_launch(
     Ok(())
 }
 
-/// The same kernel with every binding it can read as texels read so.
-fn check_texels(dispatch: &Dispatch, capabilities: Capabilities, updates: &[usize]) -> Outcome {
+/// The same kernel with every binding it can read as texels read so, of f32 or of f16.
+fn check_texels(
+    dispatch: &Dispatch,
+    capabilities: Capabilities,
+    updates: &[usize],
+    halved: bool,
+) -> Outcome {
     let path = dispatch.kernel.path();
-    let source = dispatch.kernel.wgsl_with_texels(&|_| true);
+    let capabilities = capabilities | HALVES_IN_F32;
+    let source = dispatch.kernel.wgsl_with_texels(&|_| true, &|_| halved);
     let source = source.map_err(|e| e.to_string())?;
     let (module, info) = validated(path, &source, capabilities)?;
     translate(&module, &info, capabilities, false)?;
@@ -412,6 +431,42 @@ fn check_texels(dispatch: &Dispatch, capabilities: Capabilities, updates: &[usiz
         true => Err(format!("more than {STORAGE_BUFFERS} textures")),
         false => Ok(()),
     }
+}
+
+/// Checks the kernel with all bindings in half precision that can be.
+fn check_halved(
+    dispatch: &Dispatch,
+    source: &str,
+    capabilities: Capabilities,
+    tensors: &Tensors<'_>,
+    updates: &[usize],
+) -> Outcome {
+    let path = dispatch.kernel.path();
+    for (half, feature) in [
+        (Half::Native, Capabilities::SHADER_FLOAT16),
+        (Half::Packed, HALVES_IN_F32),
+    ] {
+        let mut names = Vec::new();
+        for (name, arg) in &dispatch.bindings {
+            let fixed = match arg {
+                Arg::Input(i) => updates.contains(i),
+                Arg::Output(_) => false,
+                Arg::Scratch(_) | Arg::Step => true,
+            };
+            let floats = tensors.extent(*arg)?.0 == Some(DType::F32);
+            if !fixed && floats && half.rewrite(path, source, &[name]).is_ok() {
+                names.push(*name);
+            }
+        }
+        let text = half
+            .rewrite(path, source, &names)
+            .map_err(|e| e.to_string())?;
+        let capabilities = capabilities | feature;
+        let (module, info) = validated(path, &text, capabilities)?;
+        check_module(&module)?;
+        translate(&module, &info, capabilities, false)?;
+    }
+    Ok(())
 }
 
 /// The benchmark's own kernels, checked like those of an op, in f32 and in f16.

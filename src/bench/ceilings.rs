@@ -151,6 +151,7 @@ fn prepare(gpu: &Gpu, launch: &Launch) -> Result<(Command, Vec<wgpu::Buffer>)> {
     let buffers = buffers.collect::<Result<Vec<_>>>()?;
     let resolve = |arg| match arg {
         Arg::Scratch(i) => Range {
+            half: false,
             buffer: buffers[i].clone(),
             offset: 0,
             bytes: launch.scratch[i],

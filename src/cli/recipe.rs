@@ -2,7 +2,7 @@
 
 use gpucnn::Result;
 use gpucnn::model::Model;
-use gpucnn::train::Config;
+use gpucnn::train::{Config, Precision};
 
 #[derive(clap::Args)]
 #[command(next_help_heading = "Optimization")]
@@ -50,6 +50,10 @@ pub struct Recipe {
     /// time, the same bits
     #[arg(long)]
     recompute: bool,
+    /// Keep activations, their gradients and the layers' copies of weights in f16: half the
+    /// memory; arithmetic, parameters and evaluation stay f32
+    #[arg(long, value_name = "f32|f16", default_value = "f32", value_parser = Precision::by_name)]
+    precision: Precision,
     /// Share of the target spread evenly over the classes, below 1 [default: the model's, 0]
     #[arg(long, value_name = "F")]
     label_smoothing: Option<f64>,
@@ -138,6 +142,7 @@ impl Recipe {
             ema: self.ema.or(own.ema),
             accumulate: self.accumulate.unwrap_or(own.accumulate),
             recompute: self.recompute,
+            precision: self.precision,
             label_smoothing: self.label_smoothing.unwrap_or(own.label_smoothing),
             class_weights: self.class_weights.clone(),
             normalize: self.normalize.clone(),

@@ -1,5 +1,6 @@
 //! Choosing and opening a device.
 
+use super::half::Half;
 use super::pipeline::PipelineCache;
 use super::profile::{Profile, ProfileKind};
 use crate::error::{Error, Result};
@@ -28,6 +29,9 @@ pub struct OpenOptions {
     /// Reads every operand through a texture, however small, where the device reads any
     /// so. For tests.
     pub stage_all: bool,
+    /// The layout of tensors in half precision, where it should not follow from the
+    /// adapter's features.
+    pub half: Option<Half>,
 }
 
 /// The longest wait for a submission. Training's take some tens of milliseconds, and drivers
@@ -119,14 +123,13 @@ fn profile_of(
     info: &wgpu::AdapterInfo,
     features: wgpu::Features,
     limits: &wgpu::Limits,
-    kind: Option<ProfileKind>,
+    options: &OpenOptions,
 ) -> Profile {
     let one_size = info.subgroup_min_size == info.subgroup_max_size;
     let has_subgroups = features.contains(wgpu::Features::SUBGROUP) && one_size;
-    let kind = kind.unwrap_or(if info.device_type == wgpu::DeviceType::Cpu {
-        ProfileKind::CpuLike
-    } else {
-        ProfileKind::Gpu
+    let kind = options.profile.unwrap_or(match info.device_type {
+        wgpu::DeviceType::Cpu => ProfileKind::CpuLike,
+        _ => ProfileKind::Gpu,
     });
     Profile {
         kind,
@@ -139,6 +142,12 @@ fn profile_of(
         workgroup_invocations: limits.max_compute_invocations_per_workgroup,
         max_binding: limits.max_storage_buffer_binding_size,
         binding_alignment: 256.max(u64::from(limits.min_storage_buffer_offset_alignment)),
+        half: options
+            .half
+            .unwrap_or(match features.contains(wgpu::Features::SHADER_F16) {
+                true => Half::Native,
+                false => Half::Packed,
+            }),
     }
 }
 
@@ -150,7 +159,7 @@ pub fn adapters() -> Vec<AdapterSummary> {
             let (info, features, limits) =
                 (adapter.get_info(), adapter.features(), adapter.limits());
             AdapterSummary {
-                profile: profile_of(&info, features, &limits, None),
+                profile: profile_of(&info, features, &limits, &OpenOptions::default()),
                 info,
                 features,
                 limits,
@@ -178,7 +187,7 @@ impl Gpu {
             .map_err(|e| Error::Device(format!("{} cannot be opened: {e}", info.name)))?;
         let failure = Failure::default();
         watch(&device, &failure);
-        let profile = profile_of(&info, features, &limits, options.profile);
+        let profile = profile_of(&info, features, &limits, &options);
         log::info!("opened {} with the {} profile", info.name, profile.kind);
         Ok(Rc::new(Self {
             device,

@@ -26,6 +26,8 @@ pub struct Range {
     pub offset: u64,
     /// Bytes; rounded up to whole vec4 when bound.
     pub bytes: u64,
+    /// Whether it holds f16 where shaders compute with f32.
+    pub half: bool,
 }
 
 /// One dispatch, ready to be encoded.
@@ -174,6 +176,7 @@ impl Gpu {
             buffer: buffer.clone(),
             offset: 0,
             bytes,
+            half: false,
         };
         let place = |arg| match arg {
             Arg::Input(0) => flag.clone(),

@@ -186,13 +186,18 @@ impl Kernel {
         self
     }
 
-    /// The specialised WGSL, the bindings that `stage` picks read as texels.
+    /// The specialised WGSL, the bindings that `stage` picks read as texels, those of
+    /// `halved` as halves.
     ///
     /// # Errors
     /// As for [`wgsl`](Self::wgsl).
-    pub fn wgsl_with_texels(&self, stage: &dyn Fn(&str) -> bool) -> Result<String> {
+    pub fn wgsl_with_texels(
+        &self,
+        stage: &dyn Fn(&str) -> bool,
+        halved: &dyn Fn(&str) -> bool,
+    ) -> Result<String> {
         let stage = |name: &str| !self.sparse.contains(&name) && stage(name);
-        Ok(texels::rewrite(&self.wgsl()?, &self.once, &stage))
+        Ok(texels::rewrite(&self.wgsl()?, &self.once, &stage, halved))
     }
 
     /// The file, for messages.

@@ -2,6 +2,7 @@
 
 pub mod device;
 pub mod executor;
+pub mod half;
 pub mod kernel;
 pub mod pipeline;
 pub mod profile;

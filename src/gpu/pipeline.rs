@@ -142,7 +142,8 @@ pub fn match_bindings(
 }
 
 impl Gpu {
-    /// The pipeline of a dispatch's kernel, compiled on first use.
+    /// The pipeline of a dispatch's kernel, with the bindings `halves` in half precision,
+    /// compiled on first use.
     ///
     /// # Errors
     /// [`Error::Shader`] if it does not specialise, parse or validate.
@@ -151,14 +152,26 @@ impl Gpu {
         dispatch: &Dispatch,
         resolve: &dyn Fn(Arg) -> Range,
     ) -> Result<Rc<Pipeline>> {
-        let staged = |name: &str| {
+        let range = |name: &str| {
             let bound = dispatch.bindings.iter().find(|(n, _)| *n == name);
-            bound.is_some_and(|(_, arg)| Staging::pays(self, &resolve(*arg), dispatch.workgroups))
+            bound.map(|(_, arg)| resolve(*arg))
         };
-        let source = match self.profile.texels {
-            true => dispatch.kernel.wgsl_with_texels(&staged)?,
+        let staged = |name: &str| {
+            range(name).is_some_and(|range| Staging::pays(self, &range, dispatch.workgroups))
+        };
+        let halved = |name: &str| range(name).is_some_and(|range| range.half);
+        let mut source = match self.profile.texels {
+            true => dispatch.kernel.wgsl_with_texels(&staged, &halved)?,
             false => dispatch.kernel.wgsl()?,
         };
+        let names = dispatch.bindings.iter().map(|(name, _)| *name);
+        // Those that have become textures are read as halves already.
+        let is_buffer = |name: &&str| source.contains(&format!("> {name}: array<"));
+        let names: Vec<_> = names.filter(|n| halved(n)).filter(is_buffer).collect();
+        if !names.is_empty() {
+            let half = self.profile.half;
+            source = half.rewrite(dispatch.kernel.path(), &source, &names)?;
+        }
         if let Some(found) = self.pipelines.borrow().get(&source) {
             return Ok(found.clone());
         }

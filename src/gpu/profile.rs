@@ -1,5 +1,6 @@
 //! What a kernel needs to know of the device: a [`Profile`], not a vendor.
 
+use super::half::Half;
 use std::fmt;
 
 /// The family of kernel variants that suits a device.
@@ -42,6 +43,8 @@ pub struct Profile {
     pub max_binding: u64,
     /// Alignment in bytes of the start of a binding inside a buffer.
     pub binding_alignment: u64,
+    /// How tensors in half precision are laid out.
+    pub half: Half,
 }
 
 impl Profile {
@@ -55,6 +58,7 @@ impl Profile {
             workgroup_invocations: 256,
             max_binding: 128 << 20,
             binding_alignment: 256,
+            half: Half::Packed,
         }
     }
 }

@@ -19,7 +19,7 @@ const LEAST_WORKGROUPS: u64 = 64;
 /// Bytes of a full row of a texture.
 const ROW_BYTES: u32 = 16 << 10;
 
-/// An element type that a storage texture holds in one texel.
+/// A piece of a buffer that a storage texture holds in one texel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Texel {
     /// The texture's format.
@@ -27,6 +27,8 @@ pub struct Texel {
     wgsl: &'static str,
     components: &'static str,
     bytes: u32,
+    /// Whether it holds two elements, f16.
+    pair: bool,
 }
 
 impl Texel {
@@ -38,6 +40,7 @@ impl Texel {
             "u32" => (Format::R32Uint, "r32uint", ".x", 4),
             "vec4<f32>" => (Format::Rgba32Float, "rgba32float", "", 16),
             "vec4<u32>" => (Format::Rgba32Uint, "rgba32uint", "", 16),
+            "vec4<f16>" => (Format::Rgba16Float, "rgba16float", "", 8),
             _ => return None,
         };
         Some(Self {
@@ -45,7 +48,32 @@ impl Texel {
             wgsl,
             components,
             bytes,
+            pair: false,
         })
+    }
+
+    /// The texel that holds a WGSL type of floats kept as f16.
+    fn of_halves(ty: &str) -> Option<Self> {
+        match ty {
+            // There is no texel of one f16 in all devices.
+            "f32" => Self::of("u32").map(|texel| Self {
+                pair: true,
+                ..texel
+            }),
+            "vec4<f32>" => Self::of("vec4<f16>"),
+            _ => None,
+        }
+    }
+
+    /// The WGSL that loads element `i` of a texture.
+    fn load(self, texture: &str) -> String {
+        let row = self.row();
+        let texel =
+            |i: &str| format!("textureLoad({texture}, vec2<u32>({i} % {row}u, {i} / {row}u))");
+        match self.pair {
+            true => format!("unpack2x16float({}.x)[i % 2u]", texel("(i / 2u)")),
+            false => format!("{}{}", texel("i"), self.components),
+        }
     }
 
     /// The texel of a format that naga reflects.
@@ -55,6 +83,7 @@ impl Texel {
             naga::StorageFormat::R32Uint => "u32",
             naga::StorageFormat::Rgba32Float => "vec4<f32>",
             naga::StorageFormat::Rgba32Uint => "vec4<u32>",
+            naga::StorageFormat::Rgba16Float => "vec4<f16>",
             _ => return None,
         })
     }
@@ -109,15 +138,25 @@ fn before(name: &str) -> String {
 
 /// Changes a shader's text so that it reads the bindings that `stage` picks by name as
 /// texels. Those named in `befores` are written as well: they stay, and a binding
-/// `before_NAME` is added that all loads go to.
-pub fn rewrite(text: &str, befores: &[&str], stage: &dyn Fn(&str) -> bool) -> String {
+/// `before_NAME` is added that all loads go to. Those that `halved` picks hold f16.
+pub fn rewrite(
+    text: &str,
+    befores: &[&str],
+    stage: &dyn Fn(&str) -> bool,
+    halved: &dyn Fn(&str) -> bool,
+) -> String {
     let declared = declarations(text);
     let mut staged = Vec::new();
     for declaration in &declared {
         let read_before = befores.contains(&declaration.name);
+        let ty = resolve_alias(text, declaration.ty);
+        let texel = match halved(declaration.name) {
+            true => Texel::of_halves(ty),
+            false => Texel::of(ty),
+        };
         if (!declaration.writable || read_before)
             && stage(declaration.name)
-            && let Some(texel) = Texel::of(resolve_alias(text, declaration.ty))
+            && let Some(texel) = texel
         {
             staged.push((declaration, texel));
         }
@@ -145,11 +184,8 @@ pub fn rewrite(text: &str, befores: &[&str], stage: &dyn Fn(&str) -> bool) -> St
             from = at[1];
             (*name).to_owned()
         };
-        let (ty, row, components) = (declaration.ty, texel.row(), texel.components);
-        added += &format!(
-            "fn texel_of_{name}(i: u32) -> {ty} {{ return textureLoad({variable}, \
-             vec2<u32>(i % {row}u, i / {row}u)){components}; }}\n"
-        );
+        let (ty, load) = (declaration.ty, texel.load(&variable));
+        added += &format!("fn texel_of_{name}(i: u32) -> {ty} {{ return {load}; }}\n");
     }
     out += &text[from..];
     let names: Vec<&str> = staged.iter().map(|(d, _)| d.name).collect();
@@ -376,7 +412,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>) {
 
     #[test]
     fn loads_become_texels_and_stores_stay() {
-        let text = rewrite(SHADER, &["p"], &|name| name != "order");
+        let text = rewrite(SHADER, &["p"], &|name| name != "order", &|_| false);
         naga::front::wgsl::parse_str(&text).unwrap();
         assert!(text.contains("var x: texture_storage_2d<r32float, read>;"));
         assert!(text.contains("var q: texture_storage_2d<rgba32float, read>;"));
@@ -387,11 +423,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>) {
     }
 
     #[test]
+    fn halves_are_texels_of_four_or_of_two() {
+        let text = rewrite(SHADER, &[], &|_| true, &|name| name != "order");
+        naga::front::wgsl::parse_str(&text).unwrap();
+        assert!(text.contains("var q: texture_storage_2d<rgba16float, read>;"));
+        assert!(text.contains("var x: texture_storage_2d<r32uint, read>;"));
+        let pair = "unpack2x16float(textureLoad(x, vec2<u32>((i / 2u) % 4096u, (i / 2u) / 4096u)).x)[i % 2u]";
+        assert!(text.contains(pair), "{text}");
+    }
+
+    #[test]
     fn what_is_written_stays_a_buffer_unless_asked_for() {
-        let text = rewrite(SHADER, &[], &|_| true);
+        let text = rewrite(SHADER, &[], &|_| true, &|_| false);
         naga::front::wgsl::parse_str(&text).unwrap();
         assert!(text.contains("* p[i];") && !text.contains("before_p"));
-        assert_eq!(rewrite(SHADER, &[], &|_| false), SHADER);
+        assert_eq!(rewrite(SHADER, &[], &|_| false, &|_| false), SHADER);
     }
 
     #[test]

@@ -11,7 +11,8 @@ use crate::gpu::readback::Readback;
 use crate::gpu::texels::Staging;
 use crate::ops::{Array, LaunchContext, Step, Value};
 use crate::tensor::TensorType;
-use std::collections::{HashMap, VecDeque};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 /// Runs graphs on a GPU.
@@ -120,6 +121,43 @@ impl GpuBackend {
         self.gpu.queue.submit([encoder.finish()])
     }
 
+    /// The graph with those results in f32 again that one of their kernels cannot use in
+    /// half precision, see [`Half`](crate::gpu::half::Half).
+    fn storable<'g>(&self, graph: &'g Graph) -> Result<Cow<'g, Graph>> {
+        if !graph.values.iter().any(|v| v.half) {
+            return Ok(Cow::Borrowed(graph));
+        }
+        let half = self.gpu.profile.half;
+        let mut refused = HashSet::new();
+        for node in graph.nodes() {
+            for dispatch in launch(self, graph, node)?.dispatches {
+                let mut source = None;
+                for (name, arg) in &dispatch.bindings {
+                    let value = match arg {
+                        Arg::Input(i) => node.inputs[*i],
+                        Arg::Output(i) => node.outputs[*i],
+                        Arg::Scratch(_) | Arg::Step => continue,
+                    };
+                    let root = graph.storage_root(value);
+                    if !graph.value(root).half || refused.contains(&root) {
+                        continue;
+                    }
+                    let source = match &mut source {
+                        Some(source) => source,
+                        empty => empty.insert(dispatch.kernel.wgsl()?),
+                    };
+                    if half
+                        .rewrite(dispatch.kernel.path(), source, &[name])
+                        .is_err()
+                    {
+                        refused.insert(root);
+                    }
+                }
+            }
+        }
+        Ok(Cow::Owned(graph.clone().in_full(&refused)))
+    }
+
     fn readback(&mut self, bytes: u64) -> Result<Readback> {
         let capacity = Readback::capacity_for(bytes);
         match self.idle.iter().position(|r| r.capacity() == capacity) {
@@ -174,11 +212,11 @@ impl Backend for GpuBackend {
     }
 
     fn plan(&self, graph: &Graph) -> Result<MemoryPlan> {
-        Planned::new(self, graph).map(|planned| planned.memory)
+        Planned::new(self, self.storable(graph)?.as_ref()).map(|planned| planned.memory)
     }
 
     fn compile(&mut self, graph: Graph) -> Result<Program> {
-        let compiled = Lowering::new(self, &graph)?.commands()?;
+        let compiled = Lowering::new(self, self.storable(&graph)?.as_ref())?.commands()?;
         self.programs.push(compiled);
         Ok(Program(self.programs.len() - 1))
     }
@@ -301,7 +339,7 @@ impl Planned {
         for node in graph.nodes() {
             for value in &node.outputs {
                 if let Some(slot) = memory.results.get(value)
-                    && graph.value(*value).ty.bytes() == memory.slots[*slot].bytes
+                    && graph.value(*value).bytes() == memory.slots[*slot].bytes
                 {
                     tenants[*slot] = format!("{}: {}", node.label(), graph.value(*value).ty);
                 }
@@ -361,7 +399,7 @@ impl<'a> Lowering<'a> {
             }
             for (i, slot) in self.plan.scratch[index].iter().enumerate() {
                 let bytes = self.launches[index].scratch[i];
-                ranges.insert(Arg::Scratch(i), self.slot(*slot, bytes));
+                ranges.insert(Arg::Scratch(i), self.slot(*slot, bytes, false));
             }
             ranges.insert(
                 Arg::Step,
@@ -369,6 +407,7 @@ impl<'a> Lowering<'a> {
                     buffer: self.backend.steps.clone(),
                     offset: 0,
                     bytes: Step::BYTES as u64,
+                    half: false,
                 },
             );
             let dispatches = &self.launches[index].dispatches;
@@ -376,13 +415,13 @@ impl<'a> Lowering<'a> {
                 self.graph.types(&node.inputs),
                 self.graph.types(&node.outputs),
             );
-            let updated = node.op.updates().iter().map(|i| &inputs[*i]);
-            let moved = inputs.iter().chain(&outputs).chain(updated);
+            let updated = node.op.updates().iter().map(|i| &node.inputs[*i]);
+            let moved = node.inputs.iter().chain(&node.outputs).chain(updated);
             nodes.push(Profiled {
                 layer: node.layer.clone(),
                 op: node.op.name(),
                 flops: node.op.flops(&inputs, &outputs),
-                bytes: moved.map(TensorType::bytes).sum(),
+                bytes: moved.map(|v| self.graph.bytes(*v)).sum(),
                 commands: dispatches.len(),
             });
             if let (Some(flag), None) = (node.guard, &gate) {
@@ -436,8 +475,9 @@ impl<'a> Lowering<'a> {
         self.backend.gpu.gate(&self.range(flag)?, &workgroups)
     }
 
-    fn slot(&self, slot: usize, bytes: u64) -> Range {
+    fn slot(&self, slot: usize, bytes: u64, half: bool) -> Range {
         Range {
+            half,
             buffer: self.slots[slot].clone(),
             offset: 0,
             bytes,
@@ -448,7 +488,10 @@ impl<'a> Lowering<'a> {
     fn range(&self, value: Value) -> Result<Range> {
         let place = self.plan.place(self.graph, value);
         let buffer = match place.home {
-            Home::Slot(slot) => return Ok(self.slot(slot, place.bytes)),
+            Home::Slot(slot) => {
+                let half = self.graph.value(self.graph.storage_root(value)).half;
+                return Ok(self.slot(slot, place.bytes, half));
+            }
             Home::Step => self.backend.steps.clone(),
             Home::State(name) => {
                 let state = self.backend.state(&name)?;
@@ -474,6 +517,7 @@ impl<'a> Lowering<'a> {
             buffer,
             offset: place.offset,
             bytes: place.bytes,
+            half: false,
         })
     }
 }
@@ -487,7 +531,7 @@ fn launch(backend: &GpuBackend, graph: &Graph, node: &Node) -> Result<Launch> {
     // Before the launch: kernels count elements in 32 bits.
     for value in node.inputs.iter().chain(&node.outputs) {
         let ty = &graph.value(*value).ty;
-        gpu.check_binding(&format!("{}: {ty}", node.label()), ty.bytes())?;
+        gpu.check_binding(&format!("{}: {ty}", node.label()), graph.bytes(*value))?;
     }
     let (inputs, outputs) = (graph.types(&node.inputs), graph.types(&node.outputs));
     let launch = node.op.launch(LaunchContext {

@@ -17,7 +17,7 @@ impl Graph {
         let raises = |node: &Node| {
             let name = self.state_name(flag);
             let mut updated = node.op.updates().iter().map(|i| node.inputs[*i]);
-            updated.any(|v| self.state_name(v) == name)
+            node.op.downcast::<NonFinite>().is_some() && updated.any(|v| self.state_name(v) == name)
         };
         let last = self.nodes.iter().rposition(raises);
         let last = last.map_or(0, |i| i + 1);

@@ -58,7 +58,7 @@ impl MemoryPlan {
     pub fn place(&self, graph: &Graph, value: Value) -> Place {
         let root = graph.storage_root(value);
         let info = graph.value(root);
-        let bytes = info.ty.bytes();
+        let bytes = info.bytes();
         if let Some(target) = info.store {
             return self.place(graph, target);
         }
@@ -150,7 +150,7 @@ fn tenants(graph: &Graph, scratch: &[Vec<u64>]) -> Vec<Tenant> {
                 let end = last_reader.get(value).copied().unwrap_or(index);
                 tenants.push(Tenant {
                     kind: Kind::Result(*value),
-                    bytes: info.ty.bytes(),
+                    bytes: info.bytes(),
                     life: index..=end,
                 });
             }

@@ -62,6 +62,18 @@ pub struct ValueInfo {
     pub origin: Origin,
     /// The state or view a result is computed into, if it is kept.
     pub store: Option<Value>,
+    /// Whether its floats are kept in memory as f16; see [`Graph::halved`].
+    pub half: bool,
+}
+
+impl ValueInfo {
+    /// Bytes it takes in memory.
+    pub fn bytes(&self) -> u64 {
+        match self.half {
+            true => self.ty.bytes() / 2,
+            false => self.ty.bytes(),
+        }
+    }
 }
 
 /// One op applied to values.
@@ -198,6 +210,11 @@ impl Graph {
         root
     }
 
+    /// Bytes that a value's storage takes in memory.
+    pub fn bytes(&self, value: Value) -> u64 {
+        self.value(self.storage_root(value)).bytes()
+    }
+
     /// The scalar 1 that seeds gradients.
     fn one(&mut self) -> Result<Value> {
         if let Some(one) = self.one {
@@ -218,6 +235,7 @@ impl Graph {
             ty,
             origin,
             store: None,
+            half: false,
         });
         Value(index)
     }

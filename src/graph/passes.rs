@@ -2,7 +2,9 @@
 
 use super::{Graph, Node, Origin};
 use crate::error::{Error, Result};
+use crate::ops::activation::{Activation, Function};
 use crate::ops::{Op, Value};
+use crate::tensor::DType;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -92,6 +94,70 @@ impl Graph {
         }
         kept.reverse();
         self.nodes = kept;
+        self
+    }
+
+    /// Has results kept in half precision: those of two axes and more, which is what
+    /// layers and gradients hand on, unless an op that reads or computes them asks for f32
+    /// ([`Op::full_precision`]) or they are kept in a state. `weights` of two axes and more,
+    /// which are states, are copied into such a result for the nodes that read them. To be
+    /// done last.
+    #[must_use]
+    pub fn halved(mut self, weights: &[Value]) -> Self {
+        for weight in weights {
+            self.copy_for_readers(*weight);
+        }
+        let full = self.nodes.iter().filter(|n| n.op.full_precision());
+        let full = full.flat_map(|n| n.inputs.iter().chain(&n.outputs));
+        let full: HashSet<Value> = full.map(|v| self.storage_root(*v)).collect();
+        let results = self.nodes.iter().filter(|n| n.op.alias().is_none());
+        let results: Vec<Value> = results.flat_map(|n| n.outputs.clone()).collect();
+        for value in results {
+            let info = &self.values[value.0 as usize];
+            let apt = info.ty.dtype == DType::F32 && info.ty.shape.rank() >= 2;
+            self.values[value.0 as usize].half =
+                apt && info.store.is_none() && !full.contains(&value);
+        }
+        self
+    }
+
+    /// Puts a copy of a state of two axes and more before the nodes that only read it, and
+    /// has them read that.
+    fn copy_for_readers(&mut self, state: Value) {
+        let reads = |node: &Node| {
+            let mut updated = node.op.updates().iter().map(|i| node.inputs[*i]);
+            let reads = node.inputs.contains(&state) && !updated.any(|v| v == state);
+            reads && node.op.alias().is_none() && !node.op.full_precision()
+        };
+        let ty = self.value(state).ty.clone();
+        let Some(first) = self.nodes.iter().position(reads) else {
+            return;
+        };
+        if ty.shape.rank() < 2 {
+            return;
+        }
+        let copy = self.push(ty, Origin::Result);
+        for node in self.nodes.iter_mut().filter(|node| reads(node)) {
+            for input in node.inputs.iter_mut().filter(|v| **v == state) {
+                *input = copy;
+            }
+        }
+        let node = Node {
+            op: Arc::new(Activation(Function::Identity)),
+            inputs: vec![state],
+            outputs: vec![copy],
+            layer: self.nodes[first].layer.clone(),
+            guard: None,
+        };
+        self.nodes.insert(first, node);
+    }
+
+    /// The graph with these results kept in f32.
+    #[must_use]
+    pub(super) fn in_full(mut self, values: &HashSet<Value>) -> Self {
+        for value in values {
+            self.values[value.0 as usize].half = false;
+        }
         self
     }
 

@@ -144,6 +144,10 @@ impl Op for ElementwiseLoss {
         Ok(vec![gradient, None])
     }
 
+    fn full_precision(&self) -> bool {
+        true
+    }
+
     fn reference(&self, io: Reference<'_>) {
         let (x, t) = (io.inputs[0].f(), io.inputs[1].f());
         let scale = self.scale(x.len());

@@ -68,6 +68,10 @@ impl Op for Metrics {
         &[0]
     }
 
+    fn full_precision(&self) -> bool {
+        true
+    }
+
     fn reference(&self, io: Reference<'_>) {
         let (logits, labels) = (io.inputs[1], io.inputs[2].u());
         let classes = logits.dims()[1];

@@ -27,6 +27,7 @@ mod gemm;
 pub mod int8;
 mod lanes;
 pub mod layer_norm;
+pub mod loss_scale;
 pub mod matmul;
 pub mod metrics;
 pub mod muon;
@@ -222,6 +223,12 @@ pub trait Op: Any + Debug + Send + Sync {
     /// [`Error::Limit`] where the device cannot run it.
     fn launch(&self, context: LaunchContext<'_>) -> Result<Launch>;
 
+    /// Whether its operands and results are kept in f32 where others are halved
+    /// ([`Graph::halved`](crate::graph::Graph::halved)): losses and metrics.
+    fn full_precision(&self) -> bool {
+        false
+    }
+
     /// Floating-point operations of one run (a multiply-add counts two).
     fn flops(&self, inputs: &[TensorType], outputs: &[TensorType]) -> u64 {
         let _ = inputs;
@@ -287,6 +294,7 @@ pub fn registry() -> Vec<Entry> {
         fill::ENTRIES,
         int8::ENTRIES,
         layer_norm::ENTRIES,
+        loss_scale::ENTRIES,
         matmul::ENTRIES,
         metrics::ENTRIES,
         non_finite::ENTRIES,

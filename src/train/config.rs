@@ -1,7 +1,7 @@
 //! The settings of a training run.
 
 use super::feed::Part;
-use super::method::{LayerRates, Method, OnNan, class_weights};
+use super::method::{LayerRates, Method, OnNan, Precision, class_weights};
 use super::monitor::Monitor;
 use super::normalize;
 use super::schedule::{Policy, Schedule};
@@ -75,6 +75,8 @@ pub struct Config {
     /// Whether results of the forward pass are computed again where backward needs them, so
     /// that fewer are kept: no. It takes more time and changes no bit.
     pub recompute: bool,
+    /// How activations, their gradients and the layers' copies of weights are kept: f32.
+    pub precision: Precision,
     /// Share of the target spread evenly over the classes, from 0 (the default) up to 1,
     /// excluded (Szegedy et al. 2016). The losses that are reported are without it.
     pub label_smoothing: f64,
@@ -146,6 +148,7 @@ impl Default for Config {
             ema: None,
             accumulate: 1,
             recompute: false,
+            precision: Precision::F32,
             label_smoothing: 0.0,
             class_weights: None,
             normalize: None,
@@ -296,6 +299,7 @@ impl Config {
             ema: self.ema,
             accumulate: self.accumulate,
             recompute: self.recompute,
+            precision: self.precision,
             augmentation: self.augmentation()?,
             prunes: self.prune_to.is_some(),
             on_nan: self.on_nan,
@@ -385,6 +389,11 @@ impl Config {
             "from 0 to 1",
             over,
         )?;
+        if self.device == "cpu" && self.precision == Precision::F16 {
+            let problem = "--precision f16 is for GPUs and software adapters; --device cpu \
+                           computes in f64 and keeps f32";
+            return Err(Error::Usage(problem.into()));
+        }
         if self.optimizer()?.matrices.is_some() && (self.clip_norm.or(self.clip_value)).is_some() {
             let problem = "--clip-norm and --clip-value do not go with muon, whose steps have one \
                            size however large the gradient is; leave them out";

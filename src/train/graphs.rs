@@ -1,7 +1,7 @@
 //! What a training runs, as graphs over shared states. No device is needed to build them.
 
 use super::feed::{self, Metrics};
-use super::method::{Method, OnNan};
+use super::method::{Method, OnNan, Precision};
 use super::weights::{PARAMETERS, STATISTICS, Weights, arenas, upload_as, upload_weights};
 use super::weights::{values_in, weight_values};
 use crate::compress;
@@ -12,13 +12,14 @@ use crate::ops::augment::{Augmentation, Mix};
 use crate::ops::binary::{Binary, BinaryOp};
 use crate::ops::cross_entropy::{Labels, SoftmaxCrossEntropy};
 use crate::ops::fill::Fill;
+use crate::ops::loss_scale::{self, AdaptScale, Unscale};
 use crate::ops::metrics::Metrics as MetricsOp;
 use crate::ops::muon::Muon;
 use crate::ops::non_finite::NonFinite;
 use crate::ops::optimizer::{BLOCK, Clip, Running, SquaredNorm, Update};
 use crate::ops::reduction::Reduction;
 use crate::ops::{Array, Builder, Step, Value};
-use crate::tensor::TensorType;
+use crate::tensor::{Shape, TensorType};
 use std::fmt;
 
 /// Images of an evaluation step, unless there are fewer or the device is too small.
@@ -48,6 +49,8 @@ const GROUPS: &str = "parameter_groups";
 const COUNTS: &str = "block_counts";
 /// Raised where the loss or a gradient is not finite. Nothing is updated then.
 const NOT_FINITE: &str = "not_finite";
+/// What the loss is multiplied by before it is differentiated.
+const LOSS_SCALE: &str = "loss_scale";
 /// What a diagnosis finds.
 const PROBES: &str = "probes";
 
@@ -91,8 +94,14 @@ impl<'a> Graphs<'a> {
     /// # Errors
     /// If an op refuses the shapes.
     pub fn training(&self, part: &feed::Part, batch: usize) -> Result<Graph> {
-        let (mut graph, gradients, forward) = self.gradients(part, batch)?;
+        let Differentiated {
+            mut graph,
+            weights,
+            gradients,
+            forward,
+        } = self.gradients(part, batch)?;
         let flag = self.check_finite(&mut graph, gradients)?;
+        self.unscale(&mut graph, gradients)?;
         if self.method.accumulate > 1 {
             // The loss is a mean: the sum over images is that many times its gradient.
             let weight = batch as f64;
@@ -100,11 +109,15 @@ impl<'a> Graphs<'a> {
         } else {
             self.add_update(&mut graph, gradients, 1.0)?;
         }
+        self.adapt_scale(&mut graph, flag)?;
         let mut graph = match self.method.recompute {
             true => graph.recomputed(forward),
             false => graph.optimized(),
         };
-        graph.guard(flag, &self.lasting_names());
+        if self.is_halved() {
+            graph = graph.halved(&weights);
+        }
+        graph.guard(flag, &self.guarded_names());
         Ok(graph)
     }
 
@@ -118,13 +131,16 @@ impl<'a> Graphs<'a> {
         part: &feed::Part,
         batch: usize,
     ) -> Result<(Graph, TensorType, Vec<Probe>)> {
-        let (graph, ..) = self.gradients(part, batch)?;
-        graph.optimized().probed(PROBES, &self.lasting_names())
+        let Differentiated { graph, weights, .. } = self.gradients(part, batch)?;
+        let mut graph = graph.optimized();
+        if self.is_halved() {
+            graph = graph.halved(&weights);
+        }
+        graph.probed(PROBES, &self.guarded_names())
     }
 
-    /// The graph up to the gradients, the state that holds them, and how many nodes are the
-    /// forward pass.
-    fn gradients(&self, part: &feed::Part, batch: usize) -> Result<(Graph, Value, usize)> {
+    /// The graph up to the gradients.
+    fn gradients(&self, part: &feed::Part, batch: usize) -> Result<Differentiated> {
         let mut graph = Graph::new();
         let normalization = self.model.normalization();
         let augmentation = &self.method.augmentation;
@@ -159,6 +175,13 @@ impl<'a> Graphs<'a> {
         let loss = graph.add(Box::new(loss), &inputs)?[0];
         add_metrics(&mut graph, logits, labels)?;
         let forward = graph.nodes().len();
+        let loss = match self.loss_scale(&mut graph)? {
+            Some(scale) => {
+                let factor = graph.view(scale, 0, Shape::default())?;
+                graph.add1(Box::new(Binary(BinaryOp::Mul)), &[loss, factor])?
+            }
+            None => loss,
+        };
         let found = graph.gradients(loss, &weights)?;
         graph.set_layer("optimizer");
         let gradients = graph.state(GRADIENTS, self.parameters.ty());
@@ -168,7 +191,44 @@ impl<'a> Graphs<'a> {
                 graph.store(gradient, target)?;
             }
         }
-        Ok((graph, gradients, forward))
+        Ok(Differentiated {
+            graph,
+            weights,
+            gradients,
+            forward,
+        })
+    }
+
+    /// Whether activations and gradients are kept in half precision.
+    fn is_halved(&self) -> bool {
+        self.method.precision == Precision::F16
+    }
+
+    /// The factor of the loss, where it has one.
+    fn loss_scale(&self, graph: &mut Graph) -> Result<Option<Value>> {
+        let has_gradients = !self.parameters.is_empty();
+        let scaled = self.is_halved() && has_gradients;
+        Ok(scaled.then(|| graph.state(LOSS_SCALE, loss_scale::state())))
+    }
+
+    /// Takes the factor of the loss out of the gradients again.
+    fn unscale(&self, graph: &mut Graph, gradients: Value) -> Result<()> {
+        let Some(scale) = self.loss_scale(graph)? else {
+            return Ok(());
+        };
+        for chunk in self.chunks(graph, gradients)? {
+            graph.add(Box::new(Unscale), &[chunk, scale])?;
+        }
+        Ok(())
+    }
+
+    /// Changes the factor of the loss by what the flag says of the step.
+    fn adapt_scale(&self, graph: &mut Graph, flag: Value) -> Result<()> {
+        if let Some(scale) = self.loss_scale(graph)? {
+            let rows = graph.state(METRICS, metrics_type());
+            graph.add(Box::new(AdaptScale), &[scale, flag, rows])?;
+        }
+        Ok(())
     }
 
     /// Raises the flag where a gradient, or what the step's metrics tell of, is not finite.
@@ -195,8 +255,11 @@ impl<'a> Graphs<'a> {
         Ok(flag)
     }
 
-    fn lasting_names(&self) -> Vec<String> {
-        self.lasting_states().into_iter().map(|s| s.0).collect()
+    /// What must not change in a step that is not finite: all that lasts, but for the factor
+    /// of the loss.
+    fn guarded_names(&self) -> Vec<String> {
+        let names = self.lasting_states().into_iter().map(|s| s.0);
+        names.filter(|name| name != LOSS_SCALE).collect()
     }
 
     /// The images of a part as the model sees them, or as they are stored, in the state of
@@ -252,7 +315,7 @@ impl<'a> Graphs<'a> {
         // Gradients that are to be skipped were never put in.
         if self.method.on_nan == OnNan::Stop {
             let flag = graph.state(NOT_FINITE, TensorType::f32([1]));
-            graph.guard(flag, &self.lasting_names());
+            graph.guard(flag, &self.guarded_names());
         }
         Ok(graph)
     }
@@ -499,6 +562,11 @@ impl<'a> Graphs<'a> {
             backend.create(name, content.ty())?;
             backend.write(name, &content)?;
         }
+        if self.is_halved() {
+            let initial = vec![loss_scale::INITIAL, 0.0];
+            backend.create(LOSS_SCALE, &loss_scale::state())?;
+            backend.write(LOSS_SCALE, &Array::float(loss_scale::state(), initial))?;
+        }
         backend.create(NOT_FINITE, &TensorType::f32([1]))?;
         backend.create(METRICS, &metrics_type())
     }
@@ -523,6 +591,9 @@ impl<'a> Graphs<'a> {
         }
         if self.method.prunes {
             states.push((MASK.to_owned(), self.parameters.ty()));
+        }
+        if self.is_halved() {
+            states.push((LOSS_SCALE.to_owned(), loss_scale::state()));
         }
         states.retain(|(_, ty)| !ty.shape.is_empty());
         states
@@ -600,6 +671,17 @@ impl<'a> Graphs<'a> {
         }
         Ok(weights)
     }
+}
+
+/// A training step up to the gradients.
+struct Differentiated {
+    graph: Graph,
+    /// The parameters, as the layers read them.
+    weights: Vec<Value>,
+    /// The state that holds the gradients.
+    gradients: Value,
+    /// How many nodes are the forward pass.
+    forward: usize,
 }
 
 /// The first value that was not finite.

@@ -34,6 +34,35 @@ impl OnNan {
     }
 }
 
+/// How the tensors of a training step are kept in memory. Parameters, the optimizer's states,
+/// statistics and losses are f32 always, and so is all arithmetic; evaluation is f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// As f32.
+    #[default]
+    F32,
+    /// Activations, their gradients and the layers' copies of weights as f16, with a
+    /// [scaled loss](crate::ops::loss_scale).
+    F16,
+}
+
+impl Precision {
+    /// By name.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that names the two.
+    pub fn by_name(name: &str) -> Result<Self> {
+        match name {
+            "f32" => Ok(Self::F32),
+            "f16" => Ok(Self::F16),
+            _ => Err(Error::Usage(format!(
+                "--precision must be f32 or f16, found {name}"
+            ))),
+        }
+    }
+}
+
 /// How the loss is formed and how its gradient changes the weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Method {
@@ -65,6 +94,8 @@ pub struct Method {
     pub on_nan: OnNan,
     /// Whether backward computes results of the forward pass again, not to keep them.
     pub recompute: bool,
+    /// How activations and gradients are kept.
+    pub precision: Precision,
 }
 
 impl From<Optimizer> for Method {
@@ -83,6 +114,7 @@ impl From<Optimizer> for Method {
             prunes: false,
             on_nan: OnNan::Stop,
             recompute: false,
+            precision: Precision::F32,
         }
     }
 }

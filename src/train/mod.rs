@@ -33,7 +33,7 @@ pub use examined::Examined;
 pub use feed::{Metrics, Part};
 pub use finder::{FoundRates, RatePoint, Sweep, find_learning_rate};
 pub use graphs::{EVAL_BATCH, Graphs, Suspect};
-pub use method::{LayerRates, Method, OnNan};
+pub use method::{LayerRates, Method, OnNan, Precision};
 pub use monitor::{Monitor, Patience, Verdict};
 pub use normalize::normalized;
 pub use observer::{Observer, Seen};

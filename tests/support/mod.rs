@@ -4,6 +4,7 @@
     reason = "each test binary uses its own part of this module"
 )]
 
+use gpucnn::gpu::half::Half;
 use gpucnn::gpu::profile::ProfileKind;
 use gpucnn::gpu::{Gpu, OpenOptions};
 use gpucnn::graph::{Backend, Graph};
@@ -15,6 +16,11 @@ use std::rc::Rc;
 ///
 /// `GPUCNN_TEST_DEVICE` names another adapter.
 pub fn open(profile: ProfileKind, runtime_checks: bool) -> Rc<Gpu> {
+    open_with(profile, runtime_checks, None)
+}
+
+/// As [`open`], with a layout of half precision that need not be the adapter's.
+pub fn open_with(profile: ProfileKind, runtime_checks: bool, half: Option<Half>) -> Rc<Gpu> {
     let options = OpenOptions {
         name: std::env::var("GPUCNN_TEST_DEVICE").ok(),
         profile: Some(profile),
@@ -23,6 +29,7 @@ pub fn open(profile: ProfileKind, runtime_checks: bool) -> Rc<Gpu> {
         patience: None,
         // Kernels must not care how they read: those with checks read buffers.
         stage_all: !runtime_checks,
+        half,
     };
     Gpu::open(options).expect("the tests need a Vulkan, Metal or DX12 adapter; see README.md")
 }

@@ -144,6 +144,10 @@ impl Op for SoftmaxCrossEntropy {
         Ok(gradients)
     }
 
+    fn full_precision(&self) -> bool {
+        true
+    }
+
     fn reference(&self, io: Reference<'_>) {
         let (logits, labels) = (io.inputs[0], io.inputs[1]);
         let weights = io.inputs.get(2).map(|a| a.f());
