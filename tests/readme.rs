@@ -147,7 +147,7 @@ fn its_flags_are_those_of_the_program() {
     let files = Files::new();
     let commands = [
         "train", "eval", "predict", "explain", "report", "export", "import", "run", "prune",
-        "quantize", "summary", "devices",
+        "quantize", "summary", "plan", "devices",
     ];
     let commands = commands
         .into_iter()
@@ -190,7 +190,7 @@ fn its_events_and_files_are_those_of_a_run() {
     let files = Files::new();
     let (model, data) = (files.model(), files.idx("data", 40, 20));
     let image = files.png("seven.png", 7);
-    let options = ["--out", "run", "--log-every", "1", "--profile"];
+    let options = ["--out", "run", "--log-every", "1", "--profile", "--tensorboard"];
     let commands = [
         [&["train", &model, "--data", &data], &options[..]].concat(),
         vec!["eval", "run"],

@@ -27,6 +27,7 @@ mod export;
 mod import;
 mod interrupt;
 mod output;
+mod plan;
 mod predict;
 mod prune;
 mod quantize;
@@ -73,6 +74,7 @@ enum Command {
     Devices(devices::Args),
     Bench(bench::Args),
     Summary(summary::Args),
+    Plan(plan::Args),
     #[cfg(feature = "serve")]
     Serve(serve::Args),
 }
@@ -106,6 +108,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Devices(args) => devices::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Summary(args) => summary::run(&args),
+        Command::Plan(args) => plan::run(&args),
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(&args),
     }?;

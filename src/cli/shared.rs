@@ -52,9 +52,13 @@ pub fn weights(folder: &RunFolder, model: &Model, best: bool) -> Result<Weights>
     }
 }
 
-/// A preset, the model of a model file, or that of a Keras file, which may have weights.
+/// A preset, the model of a model file or of a run folder, or that of a Keras file, which may
+/// have weights.
 pub fn load_model(name: &str) -> Result<(Model, Option<Weights>)> {
     let path = Path::new(name);
+    if path.is_dir() {
+        return Ok((RunFolder::open(path)?.model()?, None));
+    }
     if !keras::is_keras(path) || !path.is_file() {
         return Ok((Model::load(name)?, None));
     }

@@ -4,11 +4,11 @@ use super::interrupt::Interrupt;
 use super::recipe::Recipe;
 use super::transfer::Transfer;
 use super::{output, shared};
-use gpucnn::data::Dataset;
+use gpucnn::data::{Dataset, Sheet};
 use gpucnn::formats::atomic;
 use gpucnn::graph::{Backend, Profile};
 use gpucnn::model::Model;
-use gpucnn::report::{duration, profile, rates, sheet};
+use gpucnn::report::{TensorBoard, duration, profile, rates};
 use gpucnn::train::{
     self, Callbacks, Config, Event, HistoryRow, OnNan, Preview, Retry, RunFolder, Start, Summary,
     Sweep, Weights,
@@ -104,6 +104,9 @@ pub struct Args {
     /// After training, time each part of a step and write a trace for Perfetto
     #[arg(long)]
     profile: bool,
+    /// Write event files for TensorBoard into the run folder
+    #[arg(long)]
+    tensorboard: bool,
     /// One JSON object a line on standard output
     #[arg(long)]
     json: bool,
@@ -164,7 +167,7 @@ impl Args {
 /// Sets an option at odds with --resume, unless it changes no bit of the steps that are
 /// left. So a new option is refused until it is known to be harmless.
 fn refused_with_resume(arg: clap::Arg) -> clap::Arg {
-    const HARMLESS: [&str; 11] = [
+    const HARMLESS: [&str; 12] = [
         "resume",
         "epochs",
         "device",
@@ -175,6 +178,7 @@ fn refused_with_resume(arg: clap::Arg) -> clap::Arg {
         "retry_device",
         "on_nan",
         "profile",
+        "tensorboard",
         "json",
     ];
     match HARMLESS.contains(&arg.get_id().as_str()) {
@@ -271,7 +275,7 @@ fn find_rate(
 
 /// Writes training images as the model will see them.
 fn show_preview(seen: &Preview, path: &Path) -> Result<ExitCode> {
-    sheet::save(sheet::sheet(&seen.images, seen.shape, seen.columns), path)?;
+    Sheet::of(&seen.images, seen.shape, seen.columns).save(path)?;
     println!(
         "{}: in each row an image as it is stored, then as successive steps see it",
         path.display()
@@ -351,6 +355,11 @@ impl Run<'_> {
             Some(device) => Ok(device),
             None => shared::open_device(&self.config.device),
         };
+        let mut callbacks = Callbacks::new(&mut show).stop_on(interrupt.stop());
+        // A run that has such files goes on with them.
+        if self.args.tensorboard || TensorBoard::is_kept(folder) {
+            callbacks = callbacks.observed_by(self.tensorboard(folder)?);
+        }
         let retry = Retry {
             attempts: self.args.retry_device.unwrap_or(0),
             pause: RETRY_PAUSE,
@@ -362,13 +371,27 @@ impl Run<'_> {
             self.start,
             &mut open,
             folder,
-            Callbacks::new(&mut show).stop_on(interrupt.stop()),
+            callbacks,
             retry,
         )?;
         Ok(match summary.stopped {
             true => interrupt.exit_code(),
             false => ExitCode::SUCCESS,
         })
+    }
+}
+
+impl Run<'_> {
+    /// What writes event files, with a picture of augmented images where there are any.
+    fn tensorboard(&self, folder: &RunFolder) -> Result<TensorBoard> {
+        let board = TensorBoard::new(self.model, self.config, folder);
+        if self.config.augment.is_none() {
+            return Ok(board);
+        }
+        // On a device of its own: what it takes is free again when the training begins.
+        let mut device = shared::open_device(&self.config.device)?;
+        let seen = train::preview(self.model, self.data, self.config, &mut *device)?;
+        Ok(board.with_augmented(&seen))
     }
 }
 

@@ -1,11 +1,8 @@
 //! What a data set holds, in numbers and as a picture.
 
-use super::{Dataset, Split};
+use super::{Dataset, Sheet, Split};
 use crate::error::{Error, Result};
-use crate::formats::atomic;
-use image::{ImageFormat, RgbImage};
 use serde::Serialize;
-use std::io::Cursor;
 use std::path::Path;
 
 /// A data set in numbers.
@@ -101,9 +98,6 @@ const SAMPLES: usize = 12;
 /// Classes on a contact sheet; more would make a picture nobody opens.
 const ROWS: usize = 100;
 
-/// Pixels between images.
-const GAP: usize = 2;
-
 /// Writes a PNG with a row for each class: its first training images.
 ///
 /// # Errors
@@ -114,44 +108,18 @@ pub fn contact_sheet(data: &Dataset, path: &Path) -> Result<()> {
         let problem = format!("cannot show images of {channels} channels; 1 or 3 can be shown");
         return Err(Error::data(path, problem));
     }
-    // Small images are enlarged, so that one sees them.
-    let zoom = (48 / rows.max(columns)).max(1);
     let lines = data.classes.len().min(ROWS);
-    let [height, width] = [rows * zoom + GAP, columns * zoom + GAP];
-    let [sheet_width, sheet_height] = [SAMPLES * width + GAP, lines * height + GAP];
-    let mut sheet = RgbImage::from_pixel(
-        sheet_width as u32,
-        sheet_height as u32,
-        image::Rgb([255, 255, 255]),
-    );
+    let mut sheet = Sheet::new(data.shape, [lines, SAMPLES]);
     let mut seen = vec![0; data.classes.len()];
-    let pixels = channels * rows * columns;
-    for (image, label) in data
-        .train
-        .images
-        .chunks_exact(pixels)
-        .zip(&data.train.labels)
-    {
+    let images = data.train.images.chunks_exact(channels * rows * columns);
+    for (image, label) in images.zip(&data.train.labels) {
         let class = *label as usize;
-        if class >= lines || seen[class] == SAMPLES {
-            continue;
-        }
-        let [left, top] = [GAP + seen[class] * width, GAP + class * height];
-        seen[class] += 1;
-        for y in 0..rows * zoom {
-            for x in 0..columns * zoom {
-                let at = y / zoom * columns + x / zoom;
-                let channel = |c: usize| image[c % channels * rows * columns + at];
-                let colour = image::Rgb([channel(0), channel(1), channel(2)]);
-                sheet.put_pixel((left + x) as u32, (top + y) as u32, colour);
-            }
+        if class < lines && seen[class] < SAMPLES {
+            sheet.put([class, seen[class]], image);
+            seen[class] += 1;
         }
     }
-    let mut png = Cursor::new(Vec::new());
-    sheet
-        .write_to(&mut png, ImageFormat::Png)
-        .map_err(|e| Error::data(path, format!("cannot be encoded: {e}")))?;
-    atomic::write(path, |writer| writer.write_all(png.get_ref()))
+    sheet.save(path)
 }
 
 #[cfg(test)]

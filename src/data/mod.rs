@@ -13,10 +13,12 @@ mod listing;
 mod locate;
 mod moments;
 mod npz;
+mod sheet;
 mod table;
 
 pub use info::{ClassCount, Info, contact_sheet};
 pub use moments::Moments;
+pub use sheet::Sheet;
 
 use crate::error::{Error, Result};
 use locate::{FileKind, Place};

@@ -200,6 +200,21 @@ impl Kernel {
         Ok(texels::rewrite(&self.wgsl()?, &self.once, &stage, halved))
     }
 
+    /// The values of the constants that specialise it, as WGSL.
+    pub fn constants(&self) -> impl Iterator<Item = (&'static str, String)> {
+        self.constants
+            .iter()
+            .map(|(name, value)| (*name, value.wgsl()))
+    }
+
+    /// What else specialises it: for each hook and each alias what it stands for, and the
+    /// extensions, as `enable`.
+    pub fn parts(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let hooks = self.hooks.iter().map(|(name, _, target)| (*name, *target));
+        let enabled = self.extensions.iter().map(|name| ("enable", *name));
+        hooks.chain(self.aliases.iter().copied()).chain(enabled)
+    }
+
     /// The file, for messages.
     pub fn path(&self) -> &'static str {
         self.file.path

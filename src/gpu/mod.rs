@@ -11,3 +11,4 @@ pub mod readback;
 pub mod texels;
 
 pub use device::{AdapterSummary, Gpu, NO_ADAPTER, OpenOptions, adapters};
+pub use profile::{Profile, ProfileKind};

@@ -1,5 +1,5 @@
 //! A graph as a list of dispatches for a device that need not be there: what the web export
-//! writes down.
+//! and `gpucnn plan` write down.
 
 use super::memory::{Home, Place};
 use super::{Graph, MemoryPlan, Node};
@@ -11,12 +11,13 @@ use crate::ops::{LaunchContext, Step};
 
 /// Most storage buffers that WebGPU guarantees a shader.
 const STORAGE_BUFFERS: usize = 8;
+const BINDING: &str = "max_storage_buffer_binding_size";
 
 /// All that runs when a graph does, and the memory it takes turns in.
 #[derive(Clone, Debug)]
 pub struct Listing {
-    /// Bytes of each slot.
-    pub slots: Vec<u64>,
+    /// The slots and who lives in them.
+    pub memory: MemoryPlan,
     /// The dispatches, in order.
     pub dispatches: Vec<Listed>,
 }
@@ -24,12 +25,18 @@ pub struct Listing {
 /// A dispatch with its bindings resolved.
 #[derive(Clone, Debug)]
 pub struct Listed {
+    /// The node it is part of, by index.
+    pub node: usize,
     /// The layer it belongs to.
     pub layer: String,
     /// The op.
     pub op: &'static str,
     /// The shader's file below `shaders/`.
     pub kernel: &'static str,
+    /// The values of its constants.
+    pub constants: Vec<(&'static str, String)>,
+    /// The functions, types and extensions it was given, by the names it has for them.
+    pub parts: Vec<(&'static str, &'static str)>,
     /// The specialised shader, with the entry point `main`.
     pub wgsl: String,
     /// Workgroups in x, y and z.
@@ -68,18 +75,28 @@ impl Graph {
                         bytes: Step::BYTES as u64,
                     },
                 };
-                dispatches.push(listed(node, dispatch, profile, place)?);
+                dispatches.push(listed((index, node), dispatch, profile, place)?);
             }
         }
-        Ok(Listing {
-            slots: memory.slots.iter().map(|s| s.bytes).collect(),
-            dispatches,
-        })
+        Ok(Listing { memory, dispatches })
     }
 
     fn launch(&self, node: &Node, profile: &Profile) -> Result<Launch> {
         if node.op.alias().is_some() {
             return Ok(Launch::default());
+        }
+        // Before the launch: kernels count elements in 32 bits.
+        for value in node.inputs.iter().chain(&node.outputs) {
+            let ty = &self.value(*value).ty;
+            if ty.bytes() > profile.max_binding {
+                return Err(Error::Limit {
+                    what: format!("{}: {ty}", node.label()),
+                    needed: ty.bytes(),
+                    limit_name: BINDING,
+                    limit: profile.max_binding,
+                    unit: "bytes",
+                });
+            }
         }
         node.op.launch(LaunchContext {
             profile,
@@ -90,7 +107,7 @@ impl Graph {
 }
 
 fn listed(
-    node: &Node,
+    (index, node): (usize, &Node),
     dispatch: &Dispatch,
     profile: &Profile,
     place: impl Fn(Arg) -> Place,
@@ -124,13 +141,15 @@ fn listed(
         STORAGE_BUFFERS as u64,
         "buffers",
     )?;
-    let name = "max_storage_buffer_binding_size";
     let largest = places.iter().map(|p| p.bytes).max().unwrap_or(0);
-    limit("a tensor", largest, name, profile.max_binding, "bytes")?;
+    limit("a buffer", largest, BINDING, profile.max_binding, "bytes")?;
     Ok(Listed {
+        node: index,
         layer: node.layer.clone(),
         op: node.op.name(),
         kernel,
+        constants: dispatch.kernel.constants().collect(),
+        parts: dispatch.kernel.parts().collect(),
         wgsl,
         workgroups: dispatch.workgroups,
         bindings: bindings.into_iter().zip(places).collect(),

@@ -27,6 +27,8 @@ pub struct MemoryPlan {
     pub results: HashMap<Value, usize>,
     /// For each node, the slots of its scratch buffers.
     pub scratch: Vec<Vec<usize>>,
+    /// What lives in the slots, in the order it comes to life.
+    pub tenants: Vec<Tenant>,
     /// The most bytes alive at one node: no plan can do with less.
     pub lower_bound: u64,
 }
@@ -85,22 +87,19 @@ impl MemoryPlan {
 
     /// Plans a graph; `scratch` holds the bytes of each node's scratch buffers.
     pub fn new(graph: &Graph, scratch: &[Vec<u64>]) -> Self {
-        let tenants = tenants(graph, scratch);
-        let alive = |node| {
-            let here = tenants.iter().filter(|t| t.life.contains(&node));
-            here.map(|t| t.bytes).sum()
-        };
         let mut plan = Self {
             scratch: scratch.iter().map(|s| vec![0; s.len()]).collect(),
-            lower_bound: (0..graph.nodes().len()).map(alive).max().unwrap_or(0),
+            tenants: tenants(graph, scratch),
             ..Self::default()
         };
-        let mut taken: Vec<Vec<&Tenant>> = Vec::new();
-        let mut by_size: Vec<&Tenant> = tenants.iter().collect();
+        let alive = plan.alive(graph.nodes().len());
+        plan.lower_bound = alive.into_iter().max().unwrap_or(0);
+        let mut taken: Vec<Vec<RangeInclusive<usize>>> = Vec::new();
+        let mut by_size: Vec<&mut Tenant> = plan.tenants.iter_mut().collect();
         by_size.sort_by_key(|t| std::cmp::Reverse(t.bytes));
         for tenant in by_size {
             // Slots are in falling order of size, all large enough.
-            let free = |others: &Vec<&Tenant>| others.iter().all(|t| !t.meets(tenant));
+            let free = |lives: &Vec<_>| lives.iter().all(|life| !meet(life, &tenant.life));
             let slot = taken.iter().rposition(free).unwrap_or_else(|| {
                 plan.slots.push(Slot {
                     bytes: tenant.bytes,
@@ -108,36 +107,59 @@ impl MemoryPlan {
                 taken.push(Vec::new());
                 taken.len() - 1
             });
-            taken[slot].push(tenant);
-            match tenant.kind {
-                Kind::Result(value) => {
+            taken[slot].push(tenant.life.clone());
+            tenant.slot = slot;
+            match tenant.holds {
+                Holds::Result(value) => {
                     plan.results.insert(value, slot);
                 }
-                Kind::Scratch(node, index) => plan.scratch[node][index] = slot,
+                Holds::Scratch { node, index } => plan.scratch[node][index] = slot,
             }
         }
         plan
     }
-}
 
-/// What needs a slot, and how long.
-struct Tenant {
-    kind: Kind,
-    bytes: u64,
-    /// The nodes it lives for.
-    life: RangeInclusive<usize>,
-}
-
-enum Kind {
-    Result(Value),
-    /// Of a node, and its number there.
-    Scratch(usize, usize),
-}
-
-impl Tenant {
-    fn meets(&self, other: &Self) -> bool {
-        self.life.start() <= other.life.end() && other.life.start() <= self.life.end()
+    /// Bytes alive at each of the graph's `nodes` nodes.
+    pub fn alive(&self, nodes: usize) -> Vec<u64> {
+        let mut alive = vec![0; nodes];
+        for tenant in &self.tenants {
+            for bytes in &mut alive[tenant.life.clone()] {
+                *bytes += tenant.bytes;
+            }
+        }
+        alive
     }
+}
+
+/// Something that needs a slot, and how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    /// What it is.
+    pub holds: Holds,
+    /// Its bytes, which may be fewer than the slot's.
+    pub bytes: u64,
+    /// The nodes it lives for: from the one that computes it to the last that reads it.
+    pub life: RangeInclusive<usize>,
+    /// Where it lives, by index of the slot.
+    pub slot: usize,
+}
+
+/// What a slot holds for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// A node's result.
+    Result(Value),
+    /// A scratch buffer of a node's launch.
+    Scratch {
+        /// The node, by index.
+        node: usize,
+        /// Which of its scratch buffers.
+        index: usize,
+    },
+}
+
+fn meet(a: &RangeInclusive<usize>, b: &RangeInclusive<usize>) -> bool {
+    a.start() <= b.end() && b.start() <= a.end()
 }
 
 fn tenants(graph: &Graph, scratch: &[Vec<u64>]) -> Vec<Tenant> {
@@ -149,17 +171,22 @@ fn tenants(graph: &Graph, scratch: &[Vec<u64>]) -> Vec<Tenant> {
             if node.op.alias().is_none() && info.store.is_none() {
                 let end = last_reader.get(value).copied().unwrap_or(index);
                 tenants.push(Tenant {
-                    kind: Kind::Result(*value),
+                    holds: Holds::Result(*value),
                     bytes: info.bytes(),
                     life: index..=end,
+                    slot: 0,
                 });
             }
         }
         for (i, bytes) in scratch[index].iter().enumerate() {
             tenants.push(Tenant {
-                kind: Kind::Scratch(index, i),
+                holds: Holds::Scratch {
+                    node: index,
+                    index: i,
+                },
                 bytes: *bytes,
                 life: index..=index,
+                slot: 0,
             });
         }
     }

@@ -26,7 +26,7 @@ pub(crate) use backend::{advise_batch, largest_batch};
 pub use gpu::GpuBackend;
 pub use guard::Probe;
 pub use listing::{Listed, Listing};
-pub use memory::{Home, MemoryPlan, Place, Slot};
+pub use memory::{Holds, Home, MemoryPlan, Place, Slot, Tenant};
 pub use reference::CpuBackend;
 
 use crate::error::{Error, Result};
@@ -89,6 +89,9 @@ pub struct Node {
     pub layer: String,
     /// A state of one f32: the node runs only where it is 0, see [`Graph::guard`].
     pub guard: Option<Value>,
+    /// The names of the ops that a pass put together into this one, in the order they are
+    /// done; empty where there was one.
+    pub fused: Vec<&'static str>,
 }
 
 impl Node {
@@ -269,6 +272,7 @@ impl Builder for Graph {
             outputs: outputs.clone(),
             layer: self.layer.clone(),
             guard: None,
+            fused: Vec::new(),
         });
         Ok(outputs)
     }

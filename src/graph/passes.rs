@@ -218,11 +218,16 @@ impl Graph {
     fn fuse(&mut self, first: usize, second: usize, op: Box<dyn Op>) {
         let next = self.nodes[second].clone();
         let previous = self.nodes.remove(first);
+        let parts = |node: &Node| match node.fused.as_slice() {
+            [] => vec![node.op.name()],
+            fused => fused.to_vec(),
+        };
         let join = |a: &[Value], b: &[Value]| a.iter().chain(b).copied().collect();
         self.nodes[second - 1] = Node {
             op: Arc::from(op),
             inputs: join(&previous.inputs, &next.inputs[1..]),
             outputs: join(&next.outputs, &previous.outputs[1..]),
+            fused: [parts(&previous), parts(&next)].concat(),
             layer: previous.layer,
             guard: None,
         };

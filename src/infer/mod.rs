@@ -18,7 +18,9 @@ use crate::model::{Mode, Model};
 use crate::ops::batch::GatherImages;
 use crate::ops::{Array, Builder, Step, Value};
 use crate::tensor::TensorType;
-use crate::train::{Examined, Weights, arenas, upload_weights, weight_values};
+use crate::train::{
+    Examined, PARAMETERS, STATISTICS, Weights, arenas, upload_weights, weight_values,
+};
 use std::collections::BTreeSet;
 
 const IMAGES: &str = "images";
@@ -170,6 +172,27 @@ impl Predictor {
         }
         Ok(evaluation)
     }
+}
+
+/// The graph of an inference of `batch` images, with the layers of `int8` in eight bits, and
+/// the parameters and statistics that lie in its states. No device is needed.
+///
+/// # Errors
+/// If an op refuses the shapes.
+pub fn step(
+    model: &Model,
+    int8: Option<&Int8>,
+    batch: usize,
+) -> Result<(Graph, [(&'static str, Arena); 2])> {
+    if batch == 0 {
+        return Err(Error::Usage(
+            "the batch must have at least 1 image, found 0".into(),
+        ));
+    }
+    let arenas = arenas(model);
+    let graph = inference_graph(model, [&arenas[0], &arenas[1]], [batch; 2], int8)?;
+    let [parameters, statistics] = arenas;
+    Ok((graph, [(PARAMETERS, parameters), (STATISTICS, statistics)]))
 }
 
 /// Bytes to logits; `sizes` as for [`images_value`].

@@ -1,8 +1,6 @@
 //! What a model takes for what, and where it errs most.
 
-use crate::error::Result;
 use crate::infer::{Evaluation, argmax, probabilities};
-use crate::report::page::pictures::{Picture, interleaved};
 use crate::train::Examined;
 
 /// Mistakes kept.
@@ -21,7 +19,8 @@ pub(crate) struct Findings {
 pub(crate) struct Mistake {
     /// Its place in the validation images, from 0.
     pub index: usize,
-    pub picture: Picture,
+    /// Its bytes [C, H, W].
+    pub image: Vec<u8>,
     pub class: usize,
     pub predicted: usize,
     /// What the model gave the predicted class and the true one.
@@ -29,8 +28,8 @@ pub(crate) struct Mistake {
 }
 
 impl Findings {
-    /// Of images of a shape [C, H, W].
-    pub fn new(examined: &Examined, shape: [usize; 3]) -> Self {
+    /// Of a validation.
+    pub fn new(examined: &Examined) -> Self {
         let mut evaluation = Evaluation::new(examined.classes());
         let mut wrong = Vec::new();
         for (index, (label, logits)) in examined.rows().enumerate() {
@@ -45,7 +44,7 @@ impl Findings {
             let predicted = argmax(logits);
             Mistake {
                 index,
-                picture: interleaved(examined.image(index), shape),
+                image: examined.image(index).to_vec(),
                 class,
                 predicted,
                 probabilities: [probabilities(logits)[predicted], of_true],
@@ -56,13 +55,6 @@ impl Findings {
             mistakes: wrong.into_iter().map(mistake).collect(),
             total: examined.total(),
         }
-    }
-}
-
-impl Mistake {
-    /// The picture's address in a page.
-    pub fn address(&self) -> Result<String> {
-        self.picture.address()
     }
 }
 
@@ -80,7 +72,7 @@ mod tests {
         let mut examined = Examined::new(split, 2);
         // Right, wrong by 1, wrong by 3, wrong by 2; the last was not examined.
         examined.add([1.0, 0.0, 1.0, 0.0, 3.0, 0.0, 0.0, 2.0]);
-        let findings = Findings::new(&examined, [1, 1, 1]);
+        let findings = Findings::new(&examined);
         assert_eq!(findings.total, 5);
         assert_eq!(findings.evaluation.confusion, [[1, 1], [2, 0]]);
         let order: Vec<_> = findings.mistakes.iter().map(|m| m.index).collect();

@@ -5,7 +5,7 @@ mod compare;
 mod curve;
 mod findings;
 mod page;
-pub mod plan;
+mod plan;
 mod plot;
 pub mod profile;
 pub mod rates;
@@ -13,13 +13,15 @@ mod recorder;
 pub mod roofline;
 mod run;
 pub mod scaling;
-pub mod sheet;
 mod svg;
+mod tensorboard;
 
 pub use compare::Comparison;
 pub use curve::Curve;
+pub use plan::{Plan, Target};
 pub use recorder::Recorder;
 pub use run::RunReport;
+pub use tensorboard::TensorBoard;
 
 /// Seconds for people: `42 s`, `3 min 20 s`, `1 h 05 min`.
 pub fn duration(seconds: f64) -> String {

@@ -4,7 +4,7 @@ use super::curve::Curve;
 use super::duration;
 use super::findings::{Findings, Mistake};
 use super::page::chart::{Chart, Series};
-use super::page::pictures::{Picture, filters};
+use super::page::pictures::{Picture, first_filters, interleaved};
 use super::page::{self, Page, confusion, layers, table, tiles};
 use super::recorder::PAGE;
 use super::svg::escaped;
@@ -111,13 +111,11 @@ impl RunReport {
 
     /// Takes the filters to show from the weights.
     pub fn set_weights(&mut self, weights: &Weights) {
-        // The convolution that reads the image; where that is not one, the first.
-        let mut found = self.model.parameters().iter().filter_map(|p| {
-            let tensor = weights.get(&p.name)?;
-            let dims = tensor.shape().dims().try_into().ok()?;
-            Some((p.layer().to_owned(), filters(tensor.data(), dims, FILTERS)))
+        let found = first_filters(&self.model, weights, FILTERS);
+        self.filters = found.map(|(layer, shape, filters)| {
+            let pictures = filters.iter().map(|bytes| interleaved(bytes, shape));
+            (layer, pictures.collect())
         });
-        self.filters = found.next();
     }
 
     /// Takes a validation by the weights after the best epoch, or after the last.
@@ -129,7 +127,7 @@ impl RunReport {
         let whose = epoch.map_or(String::new(), |n| {
             format!(", by the weights after epoch {n}")
         });
-        self.findings = Some((Findings::new(examined, self.model.input()), whose));
+        self.findings = Some((Findings::new(examined), whose));
     }
 
     /// Takes how long the parts of a step take.
@@ -348,13 +346,14 @@ impl RunReport {
         let name = |class: usize| escaped(self.classes.get(class).map_or("", String::as_str));
         let (class, predicted) = (name(mistake.class), name(mistake.predicted));
         let [given, of_true] = mistake.probabilities.map(|p| 100.0 * p);
-        let [width, height] = mistake.picture.size();
+        let picture = interleaved(&mistake.image, self.model.input());
+        let [width, height] = picture.size();
         Ok(format!(
             "<figure><img src=\"{}\" width=\"{width}\" height=\"{height}\" alt=\"Image {index}, \
              of class {class}\"><figcaption>{class}, taken for <span class=\"taken\">{predicted}\
              </span> ({given:.1}%)<br><small>image {index}; {class} got {of_true:.2}%</small>\
              </figcaption></figure>",
-            mistake.address()?,
+            picture.address()?,
             index = mistake.index,
         ))
     }

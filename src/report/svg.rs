@@ -1,5 +1,41 @@
 //! What pictures share: escaping, axes and the lanes of edges.
 
+use std::fmt::Write as _;
+
+/// The colours of pictures that stand alone: those of the pages, on light and on dark ground.
+const STYLE: &str = "
+svg { color-scheme: light dark;
+  --ground: #ffffff; --raised: #f3f5f7; --line: #d5dbe1; --text: #1c2128; --pale: #57606a;
+  --s0: #0067b1; --s1: #c2500a; --s2: #00805b; --s3: #8a4fb3; --s4: #9a6b00; --s5: #b8336a; --s6: #2f7f99; --s7: #8b949e }
+@media (prefers-color-scheme: dark) { svg {
+  --ground: #0d1117; --raised: #161b22; --line: #323a44; --text: #e6edf3; --pale: #9aa6b2;
+  --s0: #58a9f5; --s1: #f29a5c; --s2: #4cc38a; --s3: #c297f0; --s4: #e0b341; --s5: #f286ae; --s6: #6fc7de; --s7: #6e7681 } }
+text { fill: var(--text); font: 12px system-ui, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif }
+.title { font-size: 16px; font-weight: 600 } .pale { fill: var(--pale) }
+.end { text-anchor: end } .middle { text-anchor: middle }
+.reader { fill: var(--ground); stroke: var(--text); stroke-width: 0.7 } .ground { fill: var(--ground) } .raised { fill: var(--raised) }
+";
+/// Of the style sheet, `--s0` and on.
+const COLORS: usize = 8;
+
+/// Begins a picture that stands alone; `fc0` and on fill with a colour, `lc0` and on draw
+/// lines of it.
+pub(super) fn begin([width, height]: [f64; 2], title: &str) -> String {
+    let title = escaped(title);
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" \
+         viewBox=\"0 0 {width:.0} {height:.0}\" role=\"img\" aria-label=\"{title}\">\n\
+         <title>{title}</title>\n<style>{STYLE}"
+    );
+    for i in 0..COLORS {
+        let _ = writeln!(
+            out,
+            ".fc{i} {{ fill: var(--s{i}) }} .lc{i} {{ fill: none; stroke: var(--s{i}) }}"
+        );
+    }
+    out + "</style>\n<rect width=\"100%\" height=\"100%\" class=\"ground\"/>\n"
+}
+
 /// Text as XML and HTML hold it, in elements and in attributes.
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

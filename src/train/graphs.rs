@@ -84,6 +84,14 @@ impl<'a> Graphs<'a> {
         }
     }
 
+    /// The states that hold the parameters and the running statistics, and how they lie there.
+    pub fn arenas(&self) -> [(&'static str, Arena); 2] {
+        [
+            (PARAMETERS, self.parameters.clone()),
+            (STATISTICS, self.statistics.clone()),
+        ]
+    }
+
     /// One training step on `batch` images of a part: gather, forward, loss and metrics,
     /// backward, and the update; where gradients are accumulated, that is a graph of
     /// [its own](Self::update).

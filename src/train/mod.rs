@@ -43,11 +43,11 @@ pub use run_folder::{HistoryRow, RunFolder};
 pub use schedule::{Policy, Schedule};
 pub use session::{Session, validation_images};
 pub use weights::Weights;
-pub(crate) use weights::{arenas, upload_weights, weight_values};
+pub(crate) use weights::{PARAMETERS, STATISTICS, arenas, upload_weights, weight_values};
 
 use crate::data::Dataset;
-use crate::error::{Error, Result};
-use crate::graph::{Backend, Graph, MemoryPlan, Profile};
+use crate::error::Result;
+use crate::graph::{Arena, Backend, Graph, Profile};
 use crate::model::Model;
 use crate::report::Recorder;
 use std::time::Instant;
@@ -207,22 +207,21 @@ pub fn resume(
         .map_err(|error| retry::with_checkpoint(error, &place))
 }
 
-/// The graph of a training step on `batch` images and how the device would lay out its
-/// memory. Nothing is allocated.
+/// The graph of a training step with these settings, and the parameters and statistics that
+/// lie in its states. No device is needed.
 ///
 /// # Errors
-/// [`Error::Limit`] where it does not fit the device.
-pub fn plan(model: &Model, batch: usize, device: &dyn Backend) -> Result<(Graph, MemoryPlan)> {
-    if batch == 0 {
-        return Err(Error::Usage(
-            "--batch-size must be at least 1, found 0".into(),
-        ));
-    }
-    let config = Config::new(model)?;
-    let limit = device.max_binding();
-    let part = Part::new("train", batch, model.input(), limit);
-    let method = config.method(&[], model)?;
-    let graph = Graphs::new(model, method, limit).training(&part, batch)?;
-    let memory = device.plan(&graph)?;
-    Ok((graph, memory))
+/// If the settings contradict the model, or an op refuses the shapes.
+pub fn step(
+    model: &Model,
+    config: &Config,
+    max_binding: u64,
+) -> Result<(Graph, [(&'static str, Arena); 2])> {
+    config.check()?;
+    let batch = config.batch_size;
+    let part = Part::new("train", batch, model.input(), max_binding);
+    // Of each class as many images: how many there are of each changes no node.
+    let labels: Vec<u32> = (0..model.classes() as u32).collect();
+    let graphs = Graphs::new(model, config.method(&labels, model)?, max_binding);
+    Ok((graphs.training(&part, batch)?, graphs.arenas()))
 }

@@ -10,8 +10,8 @@ use std::collections::HashMap;
 /// Parameters and running statistics by name.
 pub type Weights = Tensors;
 
-pub(super) const PARAMETERS: &str = "parameters";
-pub(super) const STATISTICS: &str = "statistics";
+pub(crate) const PARAMETERS: &str = "parameters";
+pub(crate) const STATISTICS: &str = "statistics";
 
 /// The layouts of parameters and statistics.
 pub(crate) fn arenas(model: &Model) -> [Arena; 2] {

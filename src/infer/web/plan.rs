@@ -155,8 +155,8 @@ fn buffers(graph: &Graph, listing: &Listing) -> (Vec<Buffer>, HashMap<Home, usiz
         }
         add(Home::State(name.into()), name.into(), ty.bytes(), content);
     }
-    for (i, bytes) in listing.slots.iter().enumerate() {
-        add(Home::Slot(i), format!("slot{i}"), *bytes, None);
+    for (i, slot) in listing.memory.slots.iter().enumerate() {
+        add(Home::Slot(i), format!("slot{i}"), slot.bytes, None);
     }
     add(Home::Step, "step".into(), Step::BYTES as u64, None);
     (buffers, index)
