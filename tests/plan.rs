@@ -145,6 +145,9 @@ fn text_and_picture_show_the_fused_graph() {
     let bars = svg.matches("<title>").count() - 1;
     assert_eq!(bars, tenants + list(&json["nodes"]).len());
     assert!(svg.contains("conv2d + max_pool2d + activation") && !svg.contains("NaN"));
+    let halves = plan(&files, &[&args[1..4], &["--precision", "f16"]].concat());
+    assert!(number(&halves["slot_bytes"]) < number(&json["slot_bytes"]));
+    assert!(halves.to_string().contains("f16[32, 6, 14, 14]"));
     let adam = text.contains("optimizer.v");
     let sgd = run(
         &files,

@@ -190,7 +190,14 @@ fn its_events_and_files_are_those_of_a_run() {
     let files = Files::new();
     let (model, data) = (files.model(), files.idx("data", 40, 20));
     let image = files.png("seven.png", 7);
-    let options = ["--out", "run", "--log-every", "1", "--profile", "--tensorboard"];
+    let options = [
+        "--out",
+        "run",
+        "--log-every",
+        "1",
+        "--profile",
+        "--tensorboard",
+    ];
     let commands = [
         [&["train", &model, "--data", &data], &options[..]].concat(),
         vec!["eval", "run"],

@@ -1,5 +1,7 @@
 //! The signals that ask a program to end: the first asks, the second ends.
 
+#[cfg(feature = "dashboard")]
+use gpucnn::report::Controls;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::process::ExitCode;
@@ -34,6 +36,30 @@ impl Interrupt {
             if let Err(error) = self.catch_one(signal) {
                 eprintln!("warning: signal {signal} will not save the model: {error}");
             }
+        }
+    }
+
+    /// Has each signal ask to stop, and none end the program: `controls` tell of it to one who
+    /// does that and has to clean up before.
+    #[cfg(feature = "dashboard")]
+    pub fn catch_for(&self, controls: &Controls) {
+        for signal in signals() {
+            let caught = flag::register_usize(signal, self.signal.clone(), signal as usize)
+                .and_then(|_| flag::register(signal, self.stop.clone()))
+                .and_then(|_| flag::register(signal, controls.signalled.clone()));
+            if let Err(error) = caught {
+                eprintln!("warning: signal {signal} will not save the model: {error}");
+            }
+        }
+    }
+
+    /// What a dashboard needs to stop the training, or to end the program at once.
+    #[cfg(feature = "dashboard")]
+    pub fn controls(&self) -> Controls {
+        Controls {
+            stop: self.stop.clone(),
+            signalled: Arc::default(),
+            end: || signal_hook::low_level::exit(128 + SIGINT),
         }
     }
 

@@ -26,6 +26,7 @@ mod explain;
 mod export;
 mod import;
 mod interrupt;
+mod live;
 mod output;
 mod plan;
 mod predict;

@@ -5,7 +5,7 @@ use gpucnn::formats::atomic;
 use gpucnn::gpu::{Profile, ProfileKind};
 use gpucnn::model::Model;
 use gpucnn::report::{Plan, Target};
-use gpucnn::train::{Config, RunFolder};
+use gpucnn::train::{Config, Precision, RunFolder};
 use gpucnn::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -35,6 +35,10 @@ pub struct Args {
     /// Compute results of the forward pass again where backward needs them
     #[arg(long, conflicts_with = "inference")]
     recompute: bool,
+    /// Keep activations and their gradients in f16 [default: f32, or the run's]
+    #[arg(long, value_name = "f32|f16", value_parser = Precision::by_name,
+        conflicts_with = "inference")]
+    precision: Option<Precision>,
     /// auto, part of an adapter's name, or webgpu: the smallest device that WebGPU allows, which
     /// need not be there
     #[arg(long, value_name = "auto|webgpu|NAME", default_value = "auto")]
@@ -60,6 +64,7 @@ impl Args {
         config.batch_size = self.batch_size.unwrap_or(config.batch_size);
         config.augment = self.augment.clone().or(config.augment);
         config.recompute |= self.recompute;
+        config.precision = self.precision.unwrap_or(config.precision);
         Ok(config)
     }
 

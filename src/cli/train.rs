@@ -1,6 +1,7 @@
 //! `gpucnn train`
 
 use super::interrupt::Interrupt;
+use super::live::Live;
 use super::recipe::Recipe;
 use super::transfer::Transfer;
 use super::{output, shared};
@@ -104,6 +105,11 @@ pub struct Args {
     /// After training, time each part of a step and write a trace for Perfetto
     #[arg(long)]
     profile: bool,
+    /// Show curves and numbers in the terminal as they come, over the whole screen; q stops and
+    /// saves
+    #[cfg(feature = "dashboard")]
+    #[arg(long, conflicts_with = "json")]
+    dashboard: bool,
     /// Write event files for TensorBoard into the run folder
     #[arg(long)]
     tensorboard: bool,
@@ -133,6 +139,16 @@ impl Args {
         };
         config.check()?;
         Ok(config)
+    }
+
+    #[cfg(feature = "dashboard")]
+    fn wants_dashboard(&self) -> bool {
+        self.dashboard
+    }
+
+    #[cfg(not(feature = "dashboard"))]
+    fn wants_dashboard(&self) -> bool {
+        false
     }
 
     fn on_nan(&self, otherwise: OnNan) -> Result<OnNan> {
@@ -167,7 +183,7 @@ impl Args {
 /// Sets an option at odds with --resume, unless it changes no bit of the steps that are
 /// left. So a new option is refused until it is known to be harmless.
 fn refused_with_resume(arg: clap::Arg) -> clap::Arg {
-    const HARMLESS: [&str; 12] = [
+    const HARMLESS: [&str; 13] = [
         "resume",
         "epochs",
         "device",
@@ -178,6 +194,7 @@ fn refused_with_resume(arg: clap::Arg) -> clap::Arg {
         "retry_device",
         "on_nan",
         "profile",
+        "dashboard",
         "tensorboard",
         "json",
     ];
@@ -340,13 +357,18 @@ impl Run<'_> {
     /// Trains and shows it until it ends, or until a signal ends it.
     fn follow(&self, device: Box<dyn Backend>, folder: &mut RunFolder) -> Result<ExitCode> {
         let place = folder.path().display().to_string();
-        let mut reporter = Reporter::new(self.args.json, self.config, place);
         let interrupt = Interrupt::default();
+        let live = Live::new(self.args.wants_dashboard(), &interrupt);
+        let mut reporter = Reporter::new(self.args.json, self.config, place);
+        reporter.held = live.is_some().then(Vec::new);
         // Until the first step there is nothing to save, and Ctrl-C just ends the program.
         let catch = Once::new();
         let mut show = |event| {
             if matches!(event, Event::Start { .. }) {
-                catch.call_once(|| interrupt.catch());
+                catch.call_once(|| match &live {
+                    Some(live) => live.catch(&interrupt),
+                    None => interrupt.catch(),
+                });
             }
             reporter.show(event);
         };
@@ -356,6 +378,9 @@ impl Run<'_> {
             None => shared::open_device(&self.config.device),
         };
         let mut callbacks = Callbacks::new(&mut show).stop_on(interrupt.stop());
+        if let Some(live) = &live {
+            callbacks = live.watch(callbacks, self.model, self.config, folder);
+        }
         // A run that has such files goes on with them.
         if self.args.tensorboard || TensorBoard::is_kept(folder) {
             callbacks = callbacks.observed_by(self.tensorboard(folder)?);
@@ -364,7 +389,7 @@ impl Run<'_> {
             attempts: self.args.retry_device.unwrap_or(0),
             pause: RETRY_PAUSE,
         };
-        let summary = train::train_with_retries(
+        let outcome = train::train_with_retries(
             self.model,
             self.data,
             self.config,
@@ -373,7 +398,9 @@ impl Run<'_> {
             folder,
             callbacks,
             retry,
-        )?;
+        );
+        reporter.release();
+        let summary = outcome?;
         Ok(match summary.stopped {
             true => interrupt.exit_code(),
             false => ExitCode::SUCCESS,
@@ -403,6 +430,9 @@ struct Reporter {
     bar: ProgressBar,
     /// Steps of the epoch that were left out.
     skipped: usize,
+    /// What is to be shown once the screen is free again, where it is not; and whether as an
+    /// error.
+    held: Option<Vec<(String, bool)>>,
 }
 
 impl Reporter {
@@ -413,6 +443,7 @@ impl Reporter {
             run,
             bar: output::bar(""),
             skipped: 0,
+            held: None,
         }
     }
 
@@ -447,7 +478,7 @@ impl Reporter {
                 metrics,
                 images_per_s,
                 learning_rate: _,
-            } => {
+            } if self.held.is_none() => {
                 self.bar
                     .set_prefix(format!("epoch {epoch}/{}", self.epochs));
                 self.bar.set_length(total as u64);
@@ -461,12 +492,13 @@ impl Reporter {
                     duration(left)
                 ));
             }
+            Event::Progress { .. } => {}
             Event::Epoch(row) => self.epoch(&row),
             Event::Warning(text) => {
                 if self.json {
                     output::json(&json!({"event": "warning", "message": text}));
                 }
-                self.bar.suspend(|| eprintln!("warning: {text}"));
+                self.note(format!("warning: {text}"));
             }
             Event::Profile(profile) => self.profile(&profile),
             Event::End(summary) => self.end(&summary),
@@ -474,7 +506,7 @@ impl Reporter {
     }
 
     fn start(
-        &self,
+        &mut self,
         device: &str,
         parameters: usize,
         images: [usize; 2],
@@ -491,24 +523,26 @@ impl Reporter {
             );
         }
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        eprintln!(
+        self.note(format!(
             "{parameters} parameters; {train} training and {validation} validation images; \
              {:.0} MiB on the device",
             mib(memory[0] + memory[1])
-        );
+        ));
         let parts = ["training", "validation"].into_iter().zip(streamed);
         for (part, _) in parts.filter(|(_, streamed)| *streamed) {
-            eprintln!(
+            self.note(format!(
                 "the {part} images exceed the --data-budget on the device: they are streamed"
-            );
+            ));
         }
     }
 
     fn epoch(&mut self, row: &HistoryRow) {
         let skipped = std::mem::take(&mut self.skipped);
         if skipped > 1 {
-            let text = format!("{skipped} steps of epoch {} were skipped", row.epoch);
-            self.bar.suspend(|| eprintln!("warning: {text}"));
+            let epoch = row.epoch;
+            self.note(format!(
+                "warning: {skipped} steps of epoch {epoch} were skipped"
+            ));
         }
         if self.json {
             output::json(
@@ -547,12 +581,13 @@ impl Reporter {
         }
         self.skipped += 1;
         if self.skipped == 1 {
-            let text = format!("step {step} was skipped: its loss or gradients were not finite");
-            self.bar.suspend(|| eprintln!("warning: {text}"));
+            self.note(format!(
+                "warning: step {step} was skipped: its loss or gradients were not finite"
+            ));
         }
     }
 
-    fn profile(&self, profile: &Profile) {
+    fn profile(&mut self, profile: &Profile) {
         if self.json {
             output::json(&profile::as_json(profile));
         } else {
@@ -561,12 +596,16 @@ impl Reporter {
         let path = Path::new(&self.run).join("trace.json");
         let trace = profile::trace(profile).to_string();
         match atomic::write(&path, |file| file.write_all(trace.as_bytes())) {
-            Ok(()) => eprintln!("trace for https://ui.perfetto.dev: {}", path.display()),
-            Err(error) => eprintln!("warning: {error}"),
+            Ok(()) => self.note(format!(
+                "trace for https://ui.perfetto.dev: {}",
+                path.display()
+            )),
+            Err(error) => self.note(format!("warning: {error}")),
         }
     }
 
-    fn end(&self, summary: &Summary) {
+    fn end(&mut self, summary: &Summary) {
+        self.release();
         self.bar.finish_and_clear();
         if self.json {
             output::json(
@@ -597,7 +636,28 @@ impl Reporter {
     }
 
     /// A line above the bar.
-    fn line(&self, text: &str) {
-        self.bar.suspend(|| println!("{text}"));
+    fn line(&mut self, text: &str) {
+        match &mut self.held {
+            Some(held) => held.push((text.to_owned(), false)),
+            None => self.bar.suspend(|| println!("{text}")),
+        }
+    }
+
+    /// The same on standard error.
+    fn note(&mut self, text: String) {
+        match &mut self.held {
+            Some(held) => held.push((text, true)),
+            None => self.bar.suspend(|| eprintln!("{text}")),
+        }
+    }
+
+    /// Shows what was held back.
+    fn release(&mut self) {
+        for (text, is_error) in self.held.take().into_iter().flatten() {
+            match is_error {
+                true => eprintln!("{text}"),
+                false => println!("{text}"),
+            }
+        }
     }
 }

@@ -11,8 +11,7 @@ use crate::gpu::readback::Readback;
 use crate::gpu::texels::Staging;
 use crate::ops::{Array, LaunchContext, Step, Value};
 use crate::tensor::TensorType;
-use std::borrow::Cow;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 /// Runs graphs on a GPU.
@@ -121,43 +120,6 @@ impl GpuBackend {
         self.gpu.queue.submit([encoder.finish()])
     }
 
-    /// The graph with those results in f32 again that one of their kernels cannot use in
-    /// half precision, see [`Half`](crate::gpu::half::Half).
-    fn storable<'g>(&self, graph: &'g Graph) -> Result<Cow<'g, Graph>> {
-        if !graph.values.iter().any(|v| v.half) {
-            return Ok(Cow::Borrowed(graph));
-        }
-        let half = self.gpu.profile.half;
-        let mut refused = HashSet::new();
-        for node in graph.nodes() {
-            for dispatch in launch(self, graph, node)?.dispatches {
-                let mut source = None;
-                for (name, arg) in &dispatch.bindings {
-                    let value = match arg {
-                        Arg::Input(i) => node.inputs[*i],
-                        Arg::Output(i) => node.outputs[*i],
-                        Arg::Scratch(_) | Arg::Step => continue,
-                    };
-                    let root = graph.storage_root(value);
-                    if !graph.value(root).half || refused.contains(&root) {
-                        continue;
-                    }
-                    let source = match &mut source {
-                        Some(source) => source,
-                        empty => empty.insert(dispatch.kernel.wgsl()?),
-                    };
-                    if half
-                        .rewrite(dispatch.kernel.path(), source, &[name])
-                        .is_err()
-                    {
-                        refused.insert(root);
-                    }
-                }
-            }
-        }
-        Ok(Cow::Owned(graph.clone().in_full(&refused)))
-    }
-
     fn readback(&mut self, bytes: u64) -> Result<Readback> {
         let capacity = Readback::capacity_for(bytes);
         match self.idle.iter().position(|r| r.capacity() == capacity) {
@@ -212,11 +174,13 @@ impl Backend for GpuBackend {
     }
 
     fn plan(&self, graph: &Graph) -> Result<MemoryPlan> {
-        Planned::new(self, self.storable(graph)?.as_ref()).map(|planned| planned.memory)
+        Planned::new(self, graph.storable(&self.gpu.profile)?.as_ref())
+            .map(|planned| planned.memory)
     }
 
     fn compile(&mut self, graph: Graph) -> Result<Program> {
-        let compiled = Lowering::new(self, self.storable(&graph)?.as_ref())?.commands()?;
+        let compiled =
+            Lowering::new(self, graph.storable(&self.gpu.profile)?.as_ref())?.commands()?;
         self.programs.push(compiled);
         Ok(Program(self.programs.len() - 1))
     }

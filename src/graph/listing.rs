@@ -7,7 +7,9 @@ use crate::error::{Error, Result};
 use crate::gpu::kernel::{Arg, Dispatch, GROUPS_X, Launch};
 use crate::gpu::pipeline::{Binding, match_bindings, reflect};
 use crate::gpu::profile::Profile;
-use crate::ops::{LaunchContext, Step};
+use crate::ops::{LaunchContext, Step, Value};
+use std::borrow::Cow;
+use std::collections::HashSet;
 
 /// Most storage buffers that WebGPU guarantees a shader.
 const STORAGE_BUFFERS: usize = 8;
@@ -46,7 +48,8 @@ pub struct Listed {
 }
 
 impl Graph {
-    /// The dispatches of this graph on a device of a profile.
+    /// The dispatches of this graph, as it is [storable](Self::storable), on a device of a
+    /// profile.
     ///
     /// # Errors
     /// [`Error::Limit`] where the profile's or WebGPU's limits do not allow it.
@@ -75,10 +78,55 @@ impl Graph {
                         bytes: Step::BYTES as u64,
                     },
                 };
-                dispatches.push(listed((index, node), dispatch, profile, place)?);
+                dispatches.push(self.listed(index, dispatch, profile, place)?);
             }
         }
         Ok(Listing { memory, dispatches })
+    }
+
+    /// The graph with those results in f32 again that one of their kernels cannot use in
+    /// half precision, see [`Half`](crate::gpu::half::Half).
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where the profile's limits do not allow a kernel.
+    pub fn storable(&self, profile: &Profile) -> Result<Cow<'_, Self>> {
+        if !self.values.iter().any(|v| v.half) {
+            return Ok(Cow::Borrowed(self));
+        }
+        let mut refused = HashSet::new();
+        for node in self.nodes() {
+            for dispatch in self.launch(node, profile)?.dispatches {
+                let mut source = None;
+                for (name, arg) in &dispatch.bindings {
+                    let Some(root) = self.half_root(node, *arg) else {
+                        continue;
+                    };
+                    if refused.contains(&root) {
+                        continue;
+                    }
+                    let source = match &mut source {
+                        Some(source) => source,
+                        empty => empty.insert(dispatch.kernel.wgsl()?),
+                    };
+                    let kernel = dispatch.kernel.path();
+                    if profile.half.rewrite(kernel, source, &[name]).is_err() {
+                        refused.insert(root);
+                    }
+                }
+            }
+        }
+        Ok(Cow::Owned(self.clone().in_full(&refused)))
+    }
+
+    /// The root of what a binding refers to, if that is kept in half precision.
+    fn half_root(&self, node: &Node, arg: Arg) -> Option<Value> {
+        let value = match arg {
+            Arg::Input(i) => node.inputs[i],
+            Arg::Output(i) => node.outputs[i],
+            Arg::Scratch(_) | Arg::Step => return None,
+        };
+        let root = self.storage_root(value);
+        self.value(root).half.then_some(root)
     }
 
     fn launch(&self, node: &Node, profile: &Profile) -> Result<Launch> {
@@ -104,54 +152,63 @@ impl Graph {
             outputs: &self.types(&node.outputs),
         })
     }
-}
 
-fn listed(
-    (index, node): (usize, &Node),
-    dispatch: &Dispatch,
-    profile: &Profile,
-    place: impl Fn(Arg) -> Place,
-) -> Result<Listed> {
-    let kernel = dispatch.kernel.path();
-    let wgsl = dispatch.kernel.wgsl()?;
-    let module = naga::front::wgsl::parse_str(&wgsl)
-        .map_err(|e| Error::shader(kernel, e.emit_to_string_with_path(&wgsl, kernel)))?;
-    let bindings = reflect(kernel, &module)?;
-    let args = match_bindings(dispatch, &bindings, node.op.updates())?;
-    let places: Vec<Place> = args.into_iter().map(place).collect();
-    let limit = |what: &str, needed: u64, limit_name, limit, unit| match needed > limit {
-        true => Err(Error::Limit {
-            what: format!("{} ({kernel}): {what}", node.label()),
-            needed,
-            limit_name,
-            limit,
-            unit,
-        }),
-        false => Ok(()),
-    };
-    let most = dispatch.workgroups.into_iter().max().unwrap_or(0);
-    let name = "max_compute_workgroups_per_dimension";
-    limit("the grid", most.into(), name, GROUPS_X.into(), "workgroups")?;
-    let name = "max_storage_buffers_per_shader_stage";
-    let storage = places.iter().filter(|p| p.home != Home::Step).count();
-    limit(
-        "the shader",
-        storage as u64,
-        name,
-        STORAGE_BUFFERS as u64,
-        "buffers",
-    )?;
-    let largest = places.iter().map(|p| p.bytes).max().unwrap_or(0);
-    limit("a buffer", largest, BINDING, profile.max_binding, "bytes")?;
-    Ok(Listed {
-        node: index,
-        layer: node.layer.clone(),
-        op: node.op.name(),
-        kernel,
-        constants: dispatch.kernel.constants().collect(),
-        parts: dispatch.kernel.parts().collect(),
-        wgsl,
-        workgroups: dispatch.workgroups,
-        bindings: bindings.into_iter().zip(places).collect(),
-    })
+    /// A dispatch of node `index`.
+    fn listed(
+        &self,
+        index: usize,
+        dispatch: &Dispatch,
+        profile: &Profile,
+        place: impl Fn(Arg) -> Place,
+    ) -> Result<Listed> {
+        let node = &self.nodes[index];
+        let kernel = dispatch.kernel.path();
+        let mut wgsl = dispatch.kernel.wgsl()?;
+        let bound = dispatch.bindings.iter();
+        let halves = bound.filter(|(_, arg)| self.half_root(node, *arg).is_some());
+        let halves: Vec<&str> = halves.map(|(name, _)| *name).collect();
+        if !halves.is_empty() {
+            wgsl = profile.half.rewrite(kernel, &wgsl, &halves)?;
+        }
+        let module = naga::front::wgsl::parse_str(&wgsl)
+            .map_err(|e| Error::shader(kernel, e.emit_to_string_with_path(&wgsl, kernel)))?;
+        let bindings = reflect(kernel, &module)?;
+        let args = match_bindings(dispatch, &bindings, node.op.updates())?;
+        let places: Vec<Place> = args.into_iter().map(place).collect();
+        let limit = |what: &str, needed: u64, limit_name, limit, unit| match needed > limit {
+            true => Err(Error::Limit {
+                what: format!("{} ({kernel}): {what}", node.label()),
+                needed,
+                limit_name,
+                limit,
+                unit,
+            }),
+            false => Ok(()),
+        };
+        let most = dispatch.workgroups.into_iter().max().unwrap_or(0);
+        let name = "max_compute_workgroups_per_dimension";
+        limit("the grid", most.into(), name, GROUPS_X.into(), "workgroups")?;
+        let name = "max_storage_buffers_per_shader_stage";
+        let storage = places.iter().filter(|p| p.home != Home::Step).count();
+        limit(
+            "the shader",
+            storage as u64,
+            name,
+            STORAGE_BUFFERS as u64,
+            "buffers",
+        )?;
+        let largest = places.iter().map(|p| p.bytes).max().unwrap_or(0);
+        limit("a buffer", largest, BINDING, profile.max_binding, "bytes")?;
+        Ok(Listed {
+            node: index,
+            layer: node.layer.clone(),
+            op: node.op.name(),
+            kernel,
+            constants: dispatch.kernel.constants().collect(),
+            parts: dispatch.kernel.parts().collect(),
+            wgsl,
+            workgroups: dispatch.workgroups,
+            bindings: bindings.into_iter().zip(places).collect(),
+        })
+    }
 }

@@ -148,6 +148,7 @@ impl Graph {
             outputs: vec![copy],
             layer: self.nodes[first].layer.clone(),
             guard: None,
+            fused: Vec::new(),
         };
         self.nodes.insert(first, node);
     }

@@ -3,6 +3,8 @@
 pub mod bench;
 mod compare;
 mod curve;
+#[cfg(feature = "dashboard")]
+mod dashboard;
 mod findings;
 mod page;
 mod plan;
@@ -18,6 +20,8 @@ mod tensorboard;
 
 pub use compare::Comparison;
 pub use curve::Curve;
+#[cfg(feature = "dashboard")]
+pub use dashboard::{Controls, Dashboard};
 pub use plan::{Plan, Target};
 pub use recorder::Recorder;
 pub use run::RunReport;

@@ -1,11 +1,20 @@
-//! What the pictures share: logarithmic axes, lines and text in SVG.
+//! Plots that stand alone: axes of whole decades, lines and text.
 
+use super::svg::escaped;
 use std::fmt::Write as _;
 
-/// Colours that people tell apart, whatever colours they see (Okabe and Ito).
+/// The colours of series, of the [style](super::svg::begin), on light and on dark ground.
 pub(super) const COLORS: [&str; 6] = [
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9",
+    "var(--s0)",
+    "var(--s1)",
+    "var(--s2)",
+    "var(--s3)",
+    "var(--s4)",
+    "var(--s6)",
 ];
+/// The colours of a grid's lines and of what is as strong as text.
+pub(super) const GRID: &str = "var(--line)";
+pub(super) const STRONG: &str = "var(--text)";
 
 /// A logarithmic axis of whole decades.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,26 +54,12 @@ impl Axis {
     }
 }
 
-/// Begins a picture on white.
-pub(super) fn begin([width, height]: [f64; 2]) -> String {
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
-         font-family=\"sans-serif\" font-size=\"12\">\n\
-         <rect width=\"{width}\" height=\"{height}\" fill=\"white\"/>\n"
-    )
-}
-
 pub(super) fn text(out: &mut String, [x, y]: [f64; 2], anchor: &str, content: &str) {
     let content = escaped(content);
     let _ = writeln!(
         out,
         "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{content}</text>"
     );
-}
-
-pub(super) fn escaped(text: &str) -> String {
-    let text = text.replace('&', "&amp;");
-    text.replace('<', "&lt;").replace('>', "&gt;")
 }
 
 pub(super) fn line(out: &mut String, [x1, y1]: [f64; 2], [x2, y2]: [f64; 2], color: &str) {
@@ -83,12 +78,12 @@ pub(super) fn grid(out: &mut String, x: Axis, y: Axis) {
     let ([left, right], [bottom, top]) = (x.pixels, y.pixels);
     for decade in x.decades[0]..=x.decades[1] {
         let at = x.at(10f64.powi(decade));
-        line(out, [at, top], [at, bottom], "#dddddd");
+        line(out, [at, top], [at, bottom], GRID);
         text(out, [at, bottom + 18.0], "middle", &power(decade));
     }
     for decade in y.decades[0]..=y.decades[1] {
         let at = y.at(10f64.powi(decade));
-        line(out, [left, at], [right, at], "#dddddd");
+        line(out, [left, at], [right, at], GRID);
         text(out, [left - 8.0, at + 4.0], "end", &power(decade));
     }
 }

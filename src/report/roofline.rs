@@ -1,6 +1,7 @@
 //! The roofline picture: what each kernel reaches of what the device allows it.
 
-use super::plot::{self, Axis, COLORS, escaped, grid, line, text};
+use super::plot::{Axis, COLORS, STRONG, grid, line, text};
+use super::svg::{begin, escaped};
 use crate::bench::{Ceilings, Kernel};
 use std::fmt::Write as _;
 
@@ -25,7 +26,7 @@ pub fn svg(ceilings: &Ceilings, kernels: &[Kernel]) -> String {
         [left, right],
     );
     let y = Axis::of(shown.iter().map(|k| k.gflops).chain([peak]), [bottom, top]);
-    let mut out = plot::begin([WIDTH, HEIGHT]);
+    let mut out = begin([WIDTH, HEIGHT], &ceilings.device);
     text(&mut out, [left, 24.0], "start", &ceilings.device);
     grid(&mut out, x, y);
     let middle = f64::midpoint(left, right);
@@ -68,11 +69,11 @@ fn slopes(ceilings: &Ceilings) -> Vec<(f64, String)> {
 fn roof(out: &mut String, [x, y]: [Axis; 2], peak: f64, gb_per_s: f64, label: &str, place: i32) {
     let ridge = peak / gb_per_s;
     let start = x.low().max(y.low() / gb_per_s);
-    let [begin, top] = [start, ridge].map(|i| [x.at(i), y.at(i * gb_per_s)]);
-    line(out, begin, top, "black");
-    line(out, top, [x.at(x.high()), top[1]], "black");
-    let degrees = f64::atan2(top[1] - begin[1], top[0] - begin[0]).to_degrees();
-    let [cx, cy] = [0, 1].map(|i| begin[i] + 0.35 * (top[i] - begin[i]));
+    let [low, top] = [start, ridge].map(|i| [x.at(i), y.at(i * gb_per_s)]);
+    line(out, low, top, STRONG);
+    line(out, top, [x.at(x.high()), top[1]], STRONG);
+    let degrees = f64::atan2(top[1] - low[1], top[0] - low[0]).to_degrees();
+    let [cx, cy] = [0, 1].map(|i| low[i] + 0.35 * (top[i] - low[i]));
     let label = escaped(label);
     let _ = writeln!(
         out,

@@ -1,6 +1,7 @@
 //! The scaling picture: images a second against the batch and against the model's width.
 
-use super::plot::{self, Axis, COLORS, grid, line, text};
+use super::plot::{Axis, COLORS, grid, line, text};
+use super::svg::begin;
 use crate::bench::ScalingPoint;
 use std::fmt::Write as _;
 
@@ -13,7 +14,7 @@ const PLOTS: [[f64; 2]; 2] = [[70.0, 460.0], [550.0, 940.0]];
 /// The picture as SVG, on logarithmic axes: on the left each model's batches at its own
 /// width, on the right its widths at batches of `batch`. `device` is the title.
 pub fn svg(device: &str, points: &[ScalingPoint], batch: usize) -> String {
-    let mut out = plot::begin(SIZE);
+    let mut out = begin(SIZE, device);
     text(&mut out, [PLOTS[0][0], 24.0], "start", device);
     let mut models: Vec<&str> = points.iter().map(|p| p.model.as_str()).collect();
     models.dedup();

@@ -75,6 +75,7 @@ impl Plan {
         batch: usize,
         target: Target<'_>,
     ) -> Result<Self> {
+        let graph = graph.storable(target.profile)?.into_owned();
         let subgroups = match target.profile.subgroup_size {
             Some(lanes) => format!("subgroups of {lanes}"),
             None => "no subgroups".into(),
@@ -192,7 +193,14 @@ impl Plan {
 
     /// The value a node makes, and its type.
     fn results<'a>(&'a self, node: &'a Node) -> impl Iterator<Item = (Value, String)> {
-        let of = |value: &Value| (*value, self.graph.ty(*value).to_string());
+        let of = |value: &Value| {
+            let ty = self.graph.ty(*value);
+            let half = self.graph.value(self.graph.storage_root(*value)).half;
+            match half {
+                true => (*value, format!("f16{}", ty.shape)),
+                false => (*value, ty.to_string()),
+            }
+        };
         node.outputs.iter().map(of)
     }
 }
