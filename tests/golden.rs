@@ -1,6 +1,6 @@
 //! Whole small nets against Keras: logits, gradients, losses, parameters.
 //!
-//! `tests/golden` holds five training steps of two nets with eight optimizers, computed
+//! `tests/golden` holds five training steps of two nets with nine optimizers, computed
 //! by Keras in float64 (see its README). Here the same nets are built with the library,
 //! start from the same weights and take the same steps, on the CPU reference and on the
 //! GPU, in the graph that training runs (differentiated, fused, planned).
@@ -15,8 +15,9 @@ use gpucnn::model::{
 };
 use gpucnn::ops::activation::Function::{Gelu, LeakyRelu, Relu, Silu};
 use gpucnn::ops::cross_entropy::SoftmaxCrossEntropy;
+use gpucnn::ops::muon::{Muon, MuonRule};
 use gpucnn::ops::optimizer::{Optimizer, Rule, Update};
-use gpucnn::ops::{Array, Builder, Step, Value};
+use gpucnn::ops::{Array, Builder, Op, Step, Value};
 use gpucnn::tensor::TensorType;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -246,9 +247,40 @@ impl<'a> Net<'a> {
         for (name, _) in self.golden.optimizer.rule.states() {
             inputs.push(graph.state(*name, ty.clone()));
         }
-        let update = Update::new(self.golden.optimizer);
-        graph.add(Box::new(update), &inputs).unwrap();
+        match self.golden.optimizer.matrices {
+            Some(rule) => self.add_muon(&mut graph, &inputs, rule),
+            None => {
+                let update = Update::new(self.golden.optimizer);
+                graph.add(Box::new(update), &inputs).unwrap();
+            }
+        }
         self.backend.compile(graph.optimized()).unwrap()
+    }
+
+    /// Keras's Muon moves the weights of all dense layers here, AdamW the rest: convolutions
+    /// are no matrices to it.
+    fn add_muon(&self, graph: &mut Graph, states: &[Value], rule: MuonRule) {
+        for part in self.arenas[0].parts() {
+            let view = |graph: &mut Graph, state: &Value| {
+                graph.view(*state, part.offset, part.shape.clone()).unwrap()
+            };
+            let op: Box<dyn Op> = match part.shape.rank() {
+                2 => Box::new(Muon {
+                    rule,
+                    weight_decay: self.golden.optimizer.weight_decay,
+                    rate: 1.0,
+                    scale: 1.0,
+                }),
+                _ => Box::new(Update::new(self.golden.optimizer)),
+            };
+            let taken = if part.shape.rank() == 2 {
+                3
+            } else {
+                states.len()
+            };
+            let inputs: Vec<Value> = states[..taken].iter().map(|s| view(graph, s)).collect();
+            graph.add(op, &inputs).unwrap();
+        }
     }
 
     fn inference(&mut self) -> Program {
@@ -370,8 +402,7 @@ fn for_each_file(
     bound: impl Fn(&str) -> Bound,
 ) {
     for model in [small_classic(), small_modern()] {
-        // There is no golden file of Muon; tests/ops.rs holds it against its formula.
-        for optimizer in Optimizer::NAMES.into_iter().filter(|name| *name != "muon") {
+        for optimizer in Optimizer::NAMES {
             let golden = Golden::read(model.name(), optimizer);
             let errors = Net::new(&model, &golden, &mut *backend()).errors();
             errors.check(device, model.name(), optimizer, &bound(model.name()));
@@ -402,7 +433,7 @@ fn the_gpu_agrees(profile: ProfileKind) {
         // 6e-8 of each add up like a random walk, to 27 x 6e-8 = 1.6e-6 of the terms' size;
         // the rest is for terms that cancel. Parameters move by less than themselves.
         relative: 5e-6,
-        noisy: &["adam", "adamw", "lion"],
+        noisy: &["adam", "adamw", "lion", "muon"],
     });
 }
 
