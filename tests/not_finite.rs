@@ -5,7 +5,7 @@ mod support;
 use gpucnn::data::{Dataset, Split};
 use gpucnn::gpu::profile::ProfileKind;
 use gpucnn::graph::{Backend, CpuBackend, GpuBackend};
-use gpucnn::model::{BatchNorm2d, Conv2d, Dense, Flatten, Model};
+use gpucnn::model::{AvgPool2d, BatchNorm2d, Conv2d, Dense, Flatten, Model};
 use gpucnn::tensor::Tensor;
 use gpucnn::train::{Callbacks, Config, Event, OnNan, RunFolder, Summary, Weights, resume, train};
 use gpucnn::{Error, Result};
@@ -237,6 +237,112 @@ fn a_batch_that_is_not_finite_is_left_out_of_accumulated_gradients() {
         };
         let gpu = Box::new(GpuBackend::new(support::open(profile, false)).unwrap());
         assert_diverged(&run(&start, &data, &stop, gpu), &["step 3", "bn1"]);
+    }
+}
+
+/// The same images, each pixel 256 rows by 128 columns of it: 64 KiB, of which a budget of 1 MiB
+/// holds 16; and the model that takes the mean of them first.
+fn enlarged(data: &Dataset, (model, weights): (Model, Weights)) -> (Dataset, (Model, Weights)) {
+    let row = |pair: &[u8]| [[pair[0]; 128], [pair[1]; 128]].concat().repeat(256);
+    let large = Dataset {
+        shape: [1, 256, 256],
+        train: Split {
+            images: data.train.images.chunks(2).flat_map(row).collect(),
+            labels: data.train.labels.clone(),
+        },
+        ..data.clone()
+    };
+    let pooled = Model::builder(model.name(), large.shape)
+        .add(AvgPool2d::new([256, 128]))
+        .add(Conv2d::new(3, [1, 2]))
+        .add(BatchNorm2d::default())
+        .add(Flatten)
+        .add(Dense::new(2))
+        .build()
+        .unwrap();
+    (large, (pooled, weights))
+}
+
+#[test]
+fn streamed_images_are_stopped_at_and_skipped_as_those_on_the_device() {
+    // Windows of four batches of the five: a poisoned image in each of the two.
+    let (data, start) = enlarged(&data(20, &[9, 18]), poisonable());
+    let weights = |folder: &RunFolder| folder.weights(&start.0).unwrap();
+    for profile in [ProfileKind::CpuLike, ProfileKind::Gpu] {
+        let gpu = || Box::new(GpuBackend::new(support::open(profile, false)).unwrap());
+        let with = |on_nan, data_budget, shuffle| Config {
+            data_budget,
+            shuffle,
+            ..config(on_nan)
+        };
+        let run = |config: &Config| run(&start, &data, config, gpu());
+        for shuffle in [false, true] {
+            let streamed = run(&with(OnNan::Skip, Some(1), shuffle));
+            let streams = |e: &Event| {
+                matches!(
+                    e,
+                    Event::Start {
+                        streamed: [true, _],
+                        ..
+                    }
+                )
+            };
+            assert!(streamed.events.iter().any(streams));
+            let resident = run(&with(OnNan::Skip, None, shuffle));
+            assert!(!resident.events.iter().any(streams));
+            assert_eq!(
+                streamed.result.unwrap().skipped,
+                resident.result.unwrap().skipped
+            );
+            assert_eq!(weights(&streamed.folder), weights(&resident.folder));
+        }
+
+        // Stopped in the first window, and gone on from there.
+        let mut stopped = run(&with(OnNan::Stop, Some(1), false));
+        assert_diverged(
+            &stopped,
+            &["step 3, in epoch 1", "layer bn1 (batch_norm2d)"],
+        );
+        let (checkpoint, _) = stopped.folder.checkpoint().unwrap();
+        assert_eq!(
+            (checkpoint.position.steps, checkpoint.position.images),
+            (2, 8)
+        );
+        let skip = with(OnNan::Skip, Some(1), false);
+        let mut ignore = |_| {};
+        let summary = resume(
+            &start.0,
+            &data,
+            &skip,
+            &checkpoint,
+            gpu(),
+            &mut stopped.folder,
+            Callbacks::new(&mut ignore),
+        );
+        assert_eq!(summary.unwrap().skipped, 4);
+        assert_eq!(weights(&stopped.folder), weights(&run(&skip).folder));
+    }
+}
+
+#[test]
+fn a_step_in_a_later_window_is_diagnosed_there() {
+    let (data, start) = enlarged(&data(20, &[18]), poisonable());
+    for profile in [ProfileKind::CpuLike, ProfileKind::Gpu] {
+        let gpu = Box::new(GpuBackend::new(support::open(profile, false)).unwrap());
+        let stop = Config {
+            data_budget: Some(1),
+            ..config(OnNan::Stop)
+        };
+        let stopped = run(&start, &data, &stop, gpu);
+        assert_diverged(
+            &stopped,
+            &["step 5, in epoch 1", "layer bn1 (batch_norm2d)"],
+        );
+        let (checkpoint, _) = stopped.folder.checkpoint().unwrap();
+        assert_eq!(
+            (checkpoint.position.steps, checkpoint.position.images),
+            (4, 16)
+        );
     }
 }
 
