@@ -76,8 +76,8 @@ fn train_prints_a_line_an_epoch_and_leaves_a_run() {
     assert_eq!(weights["conv1.weight"].shape().dims(), [4, 1, 3, 3]);
     assert_eq!(weights["fc1.weight"].shape().dims(), [10, 36]);
     let history = std::fs::read_to_string(files.path("run/history.csv")).unwrap();
-    let header =
-        "epoch,images,loss,accuracy,val_loss,val_accuracy,learning_rate,seconds,images_per_s";
+    let header = "epoch,images,loss,accuracy,val_loss,val_accuracy,val_top5,learning_rate,seconds,\
+                  images_per_s";
     assert_eq!(history.lines().next(), Some(header));
     assert_eq!(history.lines().count(), 3);
     let config = std::fs::read_to_string(files.path("run/config.toml")).unwrap();
@@ -116,7 +116,7 @@ fn train_json_has_the_documented_events() {
         for field in ["loss", "val_loss", "seconds", "images_per_s"] {
             assert!(number(epoch, field) > 0.0, "{field}");
         }
-        for field in ["accuracy", "val_accuracy"] {
+        for field in ["accuracy", "val_accuracy", "val_top5"] {
             assert!((0.0..=1.0).contains(&number(epoch, field)), "{field}");
         }
     }

@@ -3,16 +3,18 @@
 mod support;
 
 use gpucnn::data::{Dataset, Split};
-use gpucnn::gpu::Gpu;
 use gpucnn::gpu::profile::ProfileKind;
-use gpucnn::graph::{Backend, GpuBackend};
+use gpucnn::gpu::{Gpu, OpenOptions};
+use gpucnn::graph::{Backend, CpuBackend, GpuBackend, Graph};
 use gpucnn::model::{BatchNorm2d, Conv2d, Dense, Dropout, Flatten, Model};
-use gpucnn::ops::Draw;
+use gpucnn::ops::matmul::MatMul;
+use gpucnn::ops::{Builder, Draw, Step};
 use gpucnn::tensor::TensorType;
 use gpucnn::train::{
     Callbacks, Config, Event, Retry, RunFolder, Start, Summary, Weights, train_with_retries,
 };
 use gpucnn::{Error, Result};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -189,6 +191,38 @@ fn attempts_are_bounded() {
     assert_eq!((opened, warnings.len()), (4, 3), "{warnings:?}");
 }
 
+/// Sixty matrix products, which no device does in a millisecond.
+fn slow_work(backend: &mut dyn Backend) -> Result<()> {
+    let ty = TensorType::f32([512, 512]);
+    let mut graph = Graph::new();
+    let values = ["a", "b", "c"].map(|name| {
+        backend.create(name, &ty).unwrap();
+        graph.state(name, ty.clone())
+    });
+    let product = graph.add1(Box::new(MatMul::default()), &values[..2])?;
+    graph.store(product, values[2])?;
+    let program = backend.compile(graph)?;
+    backend.run(program, &[Step::default(); 60])?;
+    backend.read("c").map(drop)
+}
+
+#[test]
+fn work_that_does_not_end_is_an_error_not_a_wait() {
+    let options = OpenOptions {
+        name: std::env::var("GPUCNN_TEST_DEVICE").ok(),
+        patience: Some(Duration::from_millis(1)),
+        ..OpenOptions::default()
+    };
+    let mut backend = GpuBackend::new(Gpu::open(options).unwrap()).unwrap();
+    let error = slow_work(&mut backend).unwrap_err();
+    assert!(matches!(error, Error::Fault(_)), "{error:?}");
+    let message = error.to_string();
+    assert!(message.contains("within 0.001 s; it hangs"), "{message}");
+    // From then on the device is of no use, and says so.
+    let again = backend.synchronize().unwrap_err();
+    assert_eq!(again.to_string(), message);
+}
+
 #[test]
 fn a_buffer_beyond_the_device_is_refused_by_name() {
     let gpu = support::open(ProfileKind::CpuLike, false);
@@ -200,4 +234,221 @@ fn a_buffer_beyond_the_device_is_refused_by_name() {
     for text in ["giant needs", "max_buffer_size", &most.to_string()] {
         assert!(message.contains(text), "no {text:?} in: {message}");
     }
+}
+
+/// What a training on the reference path said and left, with `meddle` done as each epoch ends.
+struct Disturbed {
+    result: Result<Summary>,
+    warnings: Vec<String>,
+    folder: RunFolder,
+}
+
+fn disturbed(path: &Path, epochs: usize, mut meddle: impl FnMut(usize)) -> Disturbed {
+    let (model, data) = (model(), data());
+    let config = Config {
+        epochs,
+        checkpoint_minutes: 0.0,
+        ..config()
+    };
+    let mut folder = RunFolder::create(Some(path), &model, &config, &data.classes).unwrap();
+    let mut warnings = Vec::new();
+    let mut watch = |event| match event {
+        Event::Epoch(row) => meddle(row.epoch),
+        Event::Warning(text) => warnings.push(text),
+        _ => {}
+    };
+    let weights = model.initial_weights(config.seed);
+    let result = gpucnn::train::train(
+        &model,
+        &data,
+        &config,
+        &weights,
+        Box::new(CpuBackend::new()),
+        &mut folder,
+        Callbacks::new(&mut watch),
+    );
+    Disturbed {
+        result,
+        warnings,
+        folder,
+    }
+}
+
+/// A whole run, with nothing unfinished beside its files.
+fn assert_whole(run: &Disturbed, alone: &Disturbed) {
+    let (model, path) = (model(), run.folder.path());
+    let weights = |run: &Disturbed| run.folder.weights(&model).unwrap();
+    assert_eq!(weights(run), weights(alone));
+    let reopened = RunFolder::reopen(path).unwrap();
+    assert_eq!(reopened.model().unwrap(), model);
+    assert_eq!(
+        reopened.saved_history().unwrap().len(),
+        alone.folder.history().len()
+    );
+    let (latest, damaged) = reopened.checkpoint().unwrap();
+    assert_eq!(damaged.len(), 0);
+    assert_eq!(
+        latest.position.steps,
+        10 * alone.folder.history().len() as u32
+    );
+    let folders = [path.to_owned(), path.join("checkpoints")];
+    let entries = folders.iter().flat_map(|f| std::fs::read_dir(f).unwrap());
+    for name in entries.map(|e| e.unwrap().file_name().into_string().unwrap()) {
+        assert!(!name.starts_with('.'), "{name} is left over");
+    }
+}
+
+#[test]
+fn a_run_folder_that_is_deleted_is_made_again() {
+    let root = tempfile::tempdir().unwrap();
+    let alone = disturbed(&root.path().join("alone"), 3, |_| {});
+    assert_eq!(alone.warnings, [""; 0]);
+    let path = root.path().join("run");
+    let run = disturbed(&path, 3, |epoch| {
+        if epoch == 1 {
+            std::fs::remove_dir_all(&path).unwrap();
+        }
+    });
+    run.result.as_ref().unwrap();
+    let [warning] = &run.warnings[..] else {
+        panic!("{:?}", run.warnings);
+    };
+    assert!(
+        warning.contains("were gone; they are written again"),
+        "{warning}"
+    );
+    assert_whole(&run, &alone);
+}
+
+#[test]
+fn a_disk_that_goes_and_comes_back_is_tried_again_each_time() {
+    let root = tempfile::tempdir().unwrap();
+    let alone = disturbed(&root.path().join("alone"), 4, |_| {});
+    let (path, away) = (root.path().join("run"), root.path().join("away"));
+    // Where the folder was there is a file: nothing can be written below it.
+    let gone = || {
+        std::fs::rename(&path, &away).unwrap();
+        std::fs::write(&path, "").unwrap();
+    };
+    let back = || {
+        std::fs::remove_file(&path).unwrap();
+        std::fs::rename(&away, &path).unwrap();
+    };
+    let run = disturbed(&path, 4, |epoch| match epoch {
+        1 => gone(),
+        3 => back(),
+        _ => {}
+    });
+    run.result.as_ref().unwrap();
+    // Weights, page and checkpoint of two epochs.
+    assert_eq!(run.warnings.len(), 6, "{:?}", run.warnings);
+    for (what, next) in [
+        ("weights.safetensors", "the next epoch"),
+        ("checkpoints", "the next checkpoint"),
+    ] {
+        let of = run.warnings.iter().filter(|w| w.contains(what));
+        let of: Vec<_> = of
+            .filter(|w| w.contains(&format!("{next} tries again")))
+            .collect();
+        assert_eq!(of.len(), 2, "{what}: {:?}", run.warnings);
+    }
+    assert_whole(&run, &alone);
+
+    // Gone for good, the last weights are an error.
+    let (path, away) = (root.path().join("lost"), root.path().join("lost away"));
+    let lost = disturbed(&path, 3, |epoch| {
+        if epoch == 1 {
+            std::fs::rename(&path, &away).unwrap();
+            std::fs::write(&path, "").unwrap();
+        }
+    });
+    let error = lost.result.unwrap_err().to_string();
+    assert!(
+        error.contains("lost/weights.safetensors: cannot write"),
+        "{error}"
+    );
+    // What was written before is whole.
+    let kept = RunFolder::open(&away).unwrap();
+    assert_eq!(kept.saved_history().unwrap().len(), 1);
+    kept.weights(&model()).unwrap();
+}
+
+/// Whether a command succeeds.
+#[cfg(target_os = "linux")]
+fn done(program: &str, args: &[&str]) -> bool {
+    let output = std::process::Command::new(program).args(args).output();
+    output.is_ok_and(|o| o.status.success())
+}
+
+/// A disk of so few KiB, mounted for a test.
+#[cfg(target_os = "linux")]
+struct SmallDisk(String);
+
+#[cfg(target_os = "linux")]
+impl SmallDisk {
+    fn mount(path: &Path, kib: usize) -> Option<Self> {
+        let (path, size) = (path.display().to_string(), format!("size={kib}k"));
+        done("mount", &["-t", "tmpfs", "-o", &size, "gpucnn-test", &path]).then_some(Self(path))
+    }
+
+    fn remount(&self, option: &str) {
+        assert!(done(
+            "mount",
+            &["-o", &format!("remount,{option}"), &self.0]
+        ));
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        done("umount", &["-l", &self.0]);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_disk_that_fills_up_or_turns_read_only_is_tried_again() {
+    use std::os::unix::fs::PermissionsExt;
+    let root = tempfile::tempdir().unwrap();
+    let alone = disturbed(&root.path().join("alone"), 4, |_| {});
+    let place = root.path().join("disk");
+    std::fs::create_dir(&place).unwrap();
+    let path = place.join("run");
+    let writable = |mode: u32| {
+        for folder in [path.clone(), path.join("checkpoints")] {
+            std::fs::set_permissions(folder, PermissionsExt::from_mode(mode)).unwrap();
+        }
+    };
+    let disk = SmallDisk::mount(&place, 4096);
+    let run = match &disk {
+        Some(disk) => disturbed(&path, 4, |epoch| match epoch {
+            1 => disk.remount("ro"),
+            2 => {
+                disk.remount("rw");
+                // What is left is not enough for a file.
+                let mut filler = std::fs::File::create(place.join("filler")).unwrap();
+                while std::io::Write::write_all(&mut filler, &[1; 4096]).is_ok() {}
+            }
+            3 => std::fs::remove_file(place.join("filler")).unwrap(),
+            _ => {}
+        }),
+        // Who may not mount is no superuser, whom permissions stop.
+        None => disturbed(&path, 4, |epoch| match epoch {
+            1 => writable(0o555),
+            3 => writable(0o755),
+            _ => {}
+        }),
+    };
+    run.result.as_ref().unwrap();
+    assert_eq!(run.warnings.len(), 6, "{:?}", run.warnings);
+    let reasons = match disk {
+        Some(_) => ["Read-only file system", "No space left on device"],
+        None => ["Permission denied"; 2],
+    };
+    for reason in reasons {
+        let told = run.warnings.iter().filter(|w| w.contains(reason)).count();
+        assert!(told >= 3, "{told} of {reason}: {:?}", run.warnings);
+    }
+    assert_whole(&run, &alone);
 }

@@ -5,17 +5,17 @@ mod support;
 
 use gpucnn::gpu::profile::ProfileKind;
 use gpucnn::graph::{Backend, CpuBackend, GpuBackend, Graph};
-use gpucnn::ops::metrics::Metrics;
+use gpucnn::ops::metrics::{Metrics, ROW};
 use gpucnn::ops::{Array, Builder, Step};
 use gpucnn::tensor::TensorType;
 
 const BATCH: usize = 9;
 
-/// The four numbers of a batch in which element `at` of the logits, all else 0, is
+/// The numbers of a batch in which element `at` of the logits, all else 0, is
 /// `value`, and of which `count` samples count.
 fn row(backend: &mut dyn Backend, classes: usize, at: usize, value: f64, count: u32) -> Vec<f64> {
     let types = [
-        ("state", TensorType::f32([2, 4])),
+        ("state", TensorType::f32([2, ROW])),
         ("logits", TensorType::f32([BATCH, classes])),
         ("labels", TensorType::u32([BATCH])),
     ];
@@ -38,8 +38,8 @@ fn row(backend: &mut dyn Backend, classes: usize, at: usize, value: f64, count: 
     };
     backend.run(program, &[step]).unwrap();
     let state = backend.read("state").unwrap();
-    assert_eq!(state.f()[..4], [0.0; 4], "the other slot");
-    state.f()[4..].to_vec()
+    assert_eq!(state.f()[..ROW], [0.0; ROW], "the other slot");
+    state.f()[ROW..].to_vec()
 }
 
 fn backends() -> Vec<Box<dyn Backend>> {
@@ -73,7 +73,7 @@ fn samples_past_the_count_are_not_seen() {
     for mut backend in backends() {
         let row = row(&mut *backend, 4, 3 * 4, f64::NAN, 3);
         // Three samples of four equal logits with label 0: the first of equals counts.
-        assert_eq!(row[1..], [3.0, 3.0, 0.0]);
+        assert_eq!(row[1..4], [3.0, 3.0, 0.0]);
         // ln 4 in f32 within WGSL's log and exp of a few roundings each.
         assert!((row[0] - 3.0 * 4f64.ln()).abs() < 1e-5, "{}", row[0]);
     }

@@ -55,6 +55,7 @@ fn tensorboard_reads_what_a_stopped_and_resumed_run_wrote() {
         ("train", "epoch_learning_rate", "learning_rate"),
         ("validation", "epoch_loss", "val_loss"),
         ("validation", "epoch_accuracy", "val_accuracy"),
+        ("validation", "epoch_top5", "val_top5"),
     ] {
         let history = history(&files, "run");
         let (_, expected) = history.iter().find(|(name, _)| name == column).unwrap();

@@ -127,6 +127,12 @@ impl Run {
         Self::from(&weights, model, data, config, backend)
     }
 
+    /// What opened it.
+    fn start(&self) -> &Event {
+        let opens = |event: &&Event| matches!(event, Event::Start { .. });
+        self.events.iter().find(opens).unwrap()
+    }
+
     fn history(&self) -> Vec<HistoryRow> {
         let row = |event: &Event| match event {
             Event::Epoch(row) => Some(row.clone()),
@@ -339,7 +345,7 @@ fn a_streamed_set_gives_the_bits_of_one_on_the_device() {
             };
             Run::new(model, data, &config, own_gpu())
         };
-        let streamed = |run: &Run| match &run.events[0] {
+        let streamed = |run: &Run| match run.start() {
             Event::Start { streamed, .. } => *streamed,
             other => panic!("{other:?}"),
         };
@@ -425,8 +431,8 @@ fn val_split_sets_the_last_images_aside() {
         ..config()
     };
     let run = Run::new(&model, &data, &split, own_gpu());
-    let Event::Start { images, .. } = &run.events[0] else {
-        panic!("{:?}", run.events[0]);
+    let Event::Start { images, .. } = run.start() else {
+        panic!("{:?}", run.start());
     };
     assert_eq!(*images, [12, 4]);
 
@@ -894,8 +900,8 @@ fn recomputing_changes_no_bit_and_needs_less_memory() {
                 ..config()
             };
             let run = Run::new(&model, &data, &config, gpu(profile));
-            let Some(Event::Start { memory, .. }) = run.events.first().cloned() else {
-                panic!("{:?}", run.events.first());
+            let Event::Start { memory, .. } = *run.start() else {
+                panic!("{:?}", run.start());
             };
             (run.weights, memory[1])
         });

@@ -2,7 +2,8 @@
 //
 //   scale   the factor s, and how many steps it has been good for; updated
 //   flag    one f32: whether a gradient was infinite or NaN; updated
-//   rows    SLOTS rows of the metrics (loss, correct, samples, not finite); updated
+//   rows    SLOTS rows of the metrics (loss, correct, samples, not finite, …), two vec4 each;
+//           updated
 //   step    step.slot is the row of this step
 //
 //   flag raised, s > 1 and a finite loss: s is halved, and flag and row are cleared
@@ -33,7 +34,7 @@ struct Step {
 
 @compute @workgroup_size(1)
 fn main() {
-    let row = min(step.slot, SLOTS - 1u);
+    let row = 2u * min(step.slot, SLOTS - 1u);
     let s = scale[0];
     if flag[0] == 0.0 {
         let good = scale[1] + 1.0;

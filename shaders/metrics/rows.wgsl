@@ -1,13 +1,15 @@
-// Metrics of a batch: state[step.slot] = (loss, correct, counted, bad) over the first
-// min(step.count, BATCH) samples:
+// Metrics of a batch: state[step.slot] = (loss, correct, counted, bad, among, 0, 0, 0) over the
+// first min(step.count, BATCH) samples:
 //
 //   loss      sum of the samples' softmax cross-entropies, log S - (x_y - m), with
 //             m = max x_c and S = sum exp(x_c - m)
 //   correct   samples whose largest logit is the label's; of equal ones the first
 //   counted   samples
 //   bad       1 if any logit or loss is infinite or NaN, or a label is no class; else 0
+//   among     samples of which fewer than TOP classes come before the label's, by larger
+//             logits or equal ones and lower numbers
 //
-//   state    [SLOTS, 4] f32, one vec4 a row; a slot past the end changes nothing
+//   state    [SLOTS, 8] f32, two vec4 a row; a slot past the end changes nothing
 //   logits   [BATCH, CLASSES] f32
 //   labels   [BATCH] u32
 //
@@ -19,6 +21,7 @@ const AT_ONCE: u32 = 32u;        // samples the workgroup works on; a power of t
 const SLOTS: u32 = 1u;           // rows of state
 const BATCH: u32 = 1u;
 const CLASSES: u32 = 1u;
+const TOP: u32 = 5u;
 const EXPONENT: u32 = 0x7f800000u;  // bits that are all set in infinities and NaNs
 const WORKGROUP: u32 = LANES * AT_ONCE;
 
@@ -75,18 +78,25 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     let part = lane % LANES;
     let counted = min(step.count, BATCH);
     var kept = vec4<f32>();
+    var among = 0.0;
     for (var first = 0u; first < BATCH; first += AT_ONCE) {
         let sample = first + lane / LANES;
         let row = min(sample, BATCH - 1u) * CLASSES;
         let label = labels[min(sample, BATCH - 1u)];
         var top = logits[row + part];
         var winner = part;
+        let own = min(label, CLASSES - 1u);
+        let target_logit = logits[row + own];
         var bad = 0.0;
+        var before = 0.0;
         for (var c = part; c < CLASSES; c += LANES) {
             let x = logits[row + c];
             if x > top {
                 top = x;
                 winner = c;
+            }
+            if x > target_logit || (x == target_logit && c < own) {
+                before += 1.0;
             }
             if not_finite(x) {
                 bad = 1.0;
@@ -99,15 +109,18 @@ fn main(@builtin(local_invocation_index) lane: u32) {
         for (var c = part; c < CLASSES; c += LANES) {
             sum += exp(logits[row + c] - top);
         }
-        let sums = add_lanes(lane, LANES, vec4<f32>(sum, bad, 0.0, 0.0));
+        let sums = add_lanes(lane, LANES, vec4<f32>(sum, bad, before, 0.0));
         if part == 0u && sample < counted {
-            let loss = log(sums.x) - (logits[row + min(label, CLASSES - 1u)] - top);
+            let loss = log(sums.x) - (target_logit - top);
             let wrong = sums.y > 0.0 || not_finite(loss) || label >= CLASSES;
             kept += vec4<f32>(loss, select(0.0, 1.0, winner == label), 1.0, select(0.0, 1.0, wrong));
+            among += select(0.0, 1.0, sums.z < f32(TOP));
         }
     }
     let total = add_lanes(lane, WORKGROUP, kept);
+    let rest = add_lanes(lane, WORKGROUP, vec4<f32>(among, 0.0, 0.0, 0.0));
     if lane == 0u && step.slot < SLOTS {
-        state[step.slot] = vec4<f32>(total.xyz, min(total.w, 1.0));
+        state[2u * step.slot] = vec4<f32>(total.xyz, min(total.w, 1.0));
+        state[2u * step.slot + 1u] = rest;
     }
 }

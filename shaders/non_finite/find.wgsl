@@ -2,7 +2,7 @@
 // the step's row of metrics says so of a logit or a loss; the row then tells of both.
 //
 //   flag      one f32, 0 or 1; never lowered here
-//   rows      [SLOTS, 4] f32; the last of row step.slot is 1 where something is not finite.
+//   rows      [SLOTS, ROW] f32; element 3 of row step.slot is 1 where something is not finite.
 //             Not touched unless METRICS
 //   x         [LEN] f32 seen as vec4
 //   counts    u32, with COUNTED: how many elements count of each block of BLOCK; the rest is
@@ -17,6 +17,7 @@ const LEN: u32 = 1u;             // elements of x
 const SLICE: u32 = 64u;          // vec4s a workgroup
 const METRICS: bool = false;
 const SLOTS: u32 = 1u;           // rows of metrics
+const ROW: u32 = 8u;             // elements of a row
 const COUNTED: bool = false;
 const FIRST_BLOCK: u32 = 0u;     // the block x begins with
 const BLOCK: u32 = 64u;          // elements of a block
@@ -51,7 +52,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         bad |= any((exponents == vec4<u32>(EXPONENT)) & (at < vec4<u32>(end_of(i))));
     }
     if METRICS && step.slot < SLOTS {
-        let told = 4u * step.slot + 3u;
+        let told = ROW * step.slot + 3u;
         if begin + lane == 0u && atomicLoad(&rows[told]) != 0u {
             bad = true;
         }

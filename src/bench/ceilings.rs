@@ -234,7 +234,7 @@ impl Costs {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
             gpu.encode(&mut encoder, std::slice::from_ref(&command), 1);
             readback.encode(&mut encoder, &buffers[0], 0);
-            let submission = gpu.queue.submit([encoder.finish()]);
+            let submission = gpu.submit(Some(encoder.finish()))?;
             readback.request();
             readback.wait(gpu, &submission).map(drop)
         })?;
@@ -253,7 +253,7 @@ fn submit(gpu: &Gpu, command: &Command, submissions: usize, dispatches: usize) -
     for _ in 0..submissions {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         gpu.encode(&mut encoder, std::slice::from_ref(command), dispatches);
-        gpu.queue.submit([encoder.finish()]);
+        gpu.submit(Some(encoder.finish()))?;
     }
     gpu.wait(None)
 }

@@ -97,8 +97,8 @@ pub struct Recipe {
     #[arg(long, value_name = "EPOCHS")]
     warmup: Option<f64>,
     /// What tells whether training gets better: loss or accuracy, of the validation where there
-    /// is one
-    #[arg(long, value_name = "loss|accuracy", default_value = "loss")]
+    /// is one; or val_top5, how many validation images have their class among the five likeliest
+    #[arg(long, value_name = "loss|accuracy|val_top5", default_value = "loss")]
     monitor: String,
     /// End after N epochs in which it did not get better than ever before [default: never]
     #[arg(long, value_name = "N")]

@@ -11,8 +11,8 @@ use gpucnn::graph::{Backend, Profile};
 use gpucnn::model::Model;
 use gpucnn::report::{TensorBoard, duration, profile, rates};
 use gpucnn::train::{
-    self, Callbacks, Config, Event, HistoryRow, OnNan, Preview, Retry, RunFolder, Start, Summary,
-    Sweep, Weights,
+    self, Callbacks, Config, Estimate, Event, HistoryRow, OnNan, Preview, Retry, RunFolder, Start,
+    Summary, Sweep, Weights,
 };
 use gpucnn::{Error, Result};
 use indicatif::ProgressBar;
@@ -68,6 +68,10 @@ pub struct Args {
     /// [default: what four bindings of the device hold, at most 2048]
     #[arg(long, value_name = "MIB")]
     data_budget: Option<u64>,
+    /// Take at most this much of the device's memory, such as 4GiB or 500MB; a number alone is
+    /// MiB [default: what is free, where the device tells]
+    #[arg(long, value_name = "SIZE", value_parser = mebibytes)]
+    memory_budget: Option<u64>,
     /// Write a picture of training images as the model will see them, and end
     #[arg(long, value_name = "FILE.png")]
     preview: Option<PathBuf>,
@@ -129,6 +133,7 @@ impl Args {
             limit: self.limit,
             val_split: self.val_split,
             data_budget: self.data_budget,
+            memory_budget: self.memory_budget,
             shuffle: !self.no_shuffle,
             on_nan: self.on_nan(config.on_nan)?,
             log_every: self.log_every.unwrap_or(config.log_every),
@@ -174,21 +179,50 @@ impl Args {
         config.checkpoint_minutes = minutes.unwrap_or(config.checkpoint_minutes);
         config.keep_checkpoints = self.keep_checkpoints.unwrap_or(config.keep_checkpoints);
         config.data_budget = self.data_budget.or(config.data_budget);
+        config.memory_budget = self.memory_budget.or(config.memory_budget);
         config.profile = self.profile;
         config.check()?;
         Ok(config)
     }
 }
 
+/// The MiB of a size such as `4GiB`, `1.5G`, `500MB` or `2048`.
+fn mebibytes(text: &str) -> std::result::Result<u64, String> {
+    let (number, unit) = text.split_at(text.find(char::is_alphabetic).unwrap_or(text.len()));
+    let unit = match unit.to_ascii_lowercase().as_str() {
+        "" | "m" | "mib" => (1u64 << 20) as f64,
+        "g" | "gib" => (1u64 << 30) as f64,
+        "t" | "tib" => (1u64 << 40) as f64,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "tb" => 1e12,
+        _ => {
+            return Err(format!(
+                "unknown unit {unit:?}; expected MiB, GiB, TiB, MB, GB or TB"
+            ));
+        }
+    };
+    let number: f64 = number
+        .trim()
+        .parse()
+        .map_err(|_| "expected a size such as 4GiB")?;
+    let mib = number * unit / f64::from(1 << 20);
+    match mib.is_finite() && mib >= 1.0 {
+        true => Ok(mib as u64),
+        false => Err("expected at least 1 MiB".into()),
+    }
+}
+
 /// Sets an option at odds with --resume, unless it changes no bit of the steps that are
 /// left. So a new option is refused until it is known to be harmless.
 fn refused_with_resume(arg: clap::Arg) -> clap::Arg {
-    const HARMLESS: [&str; 13] = [
+    const HARMLESS: [&str; 14] = [
         "resume",
         "epochs",
         "device",
         "log_every",
         "data_budget",
+        "memory_budget",
         "checkpoint_minutes",
         "keep_checkpoints",
         "retry_device",
@@ -449,6 +483,7 @@ impl Reporter {
 
     fn show(&mut self, event: Event) {
         match event {
+            Event::Memory(estimate) => self.memory(&estimate),
             Event::Start {
                 device,
                 parameters,
@@ -505,6 +540,19 @@ impl Reporter {
         }
     }
 
+    fn memory(&self, estimate: &Estimate) {
+        if self.json {
+            let mut event = json!({"event": "memory", "total_bytes": estimate.total(),
+                "available_bytes": estimate.memory.bytes, "source": estimate.memory.source.name(),
+                "recompute": estimate.recompute});
+            for (part, bytes) in estimate.parts() {
+                event[format!("{part}_bytes")] = bytes.into();
+            }
+            output::json(&event);
+        }
+        eprintln!("memory: {estimate}");
+    }
+
     fn start(
         &mut self,
         device: &str,
@@ -548,7 +596,8 @@ impl Reporter {
             output::json(
                 &json!({"event": "epoch", "epoch": row.epoch, "images": row.images,
                 "loss": row.loss, "accuracy": row.accuracy, "val_loss": row.val_loss,
-                "val_accuracy": row.val_accuracy, "learning_rate": row.learning_rate,
+                "val_accuracy": row.val_accuracy, "val_top5": row.val_top5,
+                "learning_rate": row.learning_rate,
                 "seconds": row.seconds,
                 "images_per_s": row.images_per_s}),
             );
@@ -556,9 +605,13 @@ impl Reporter {
         }
         let validation = match (row.val_loss, row.val_accuracy) {
             (Some(loss), Some(accuracy)) => {
+                let top5 = row
+                    .val_top5
+                    .map(|share| format!(", top 5 {:.2}%", 100.0 * share));
                 format!(
-                    "; validation loss {loss:.4}, accuracy {:.2}%",
-                    100.0 * accuracy
+                    "; validation loss {loss:.4}, accuracy {:.2}%{}",
+                    100.0 * accuracy,
+                    top5.unwrap_or_default()
                 )
             }
             _ => String::new(),

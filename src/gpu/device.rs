@@ -50,6 +50,8 @@ pub struct Gpu {
     pub profile: Profile,
     pub(crate) options: OpenOptions,
     failure: Failure,
+    /// What was submitted last.
+    last: RefCell<Option<wgpu::SubmissionIndex>>,
 }
 
 /// The first failure the driver reported outside a call, if any.
@@ -197,6 +199,7 @@ impl Gpu {
             profile,
             options,
             failure,
+            last: RefCell::default(),
         }))
     }
 
@@ -260,6 +263,31 @@ impl Gpu {
     /// fails.
     pub fn destroy(&self) {
         self.device.destroy();
+    }
+
+    /// Submits commands, or what was written since the last of them.
+    ///
+    /// A software driver may wait for the submission before in that very call, without end:
+    /// wgpu chains submissions by binary semaphores, and where a thread of the driver's own
+    /// executes them Mesa holds the next one back until the last is done. There it is waited
+    /// for first, where the wait has an end.
+    ///
+    /// # Errors
+    /// If the device failed, or did not finish in [`OpenOptions::patience`].
+    pub(crate) fn submit(
+        &self,
+        commands: Option<wgpu::CommandBuffer>,
+    ) -> Result<wgpu::SubmissionIndex> {
+        let last = self.last.borrow().clone();
+        match last {
+            Some(last) if self.info.device_type == wgpu::DeviceType::Cpu => {
+                self.wait(Some(&last))?;
+            }
+            _ => self.check()?,
+        }
+        let submission = self.queue.submit(commands);
+        self.last.replace(Some(submission.clone()));
+        Ok(submission)
     }
 
     /// Waits for a submission, or for all work.

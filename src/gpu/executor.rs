@@ -126,18 +126,13 @@ impl Gpu {
         })
     }
 
-    /// A new [`buffer`](Self::buffer) for results, which kernels write before they
-    /// read: poisoned where the device was opened so.
-    ///
-    /// # Errors
-    /// As for [`buffer`](Self::buffer).
-    pub(crate) fn result_buffer(&self, label: &str, bytes: u64) -> Result<wgpu::Buffer> {
-        let buffer = self.buffer(label, bytes)?;
+    /// Poisons a buffer of results, which kernels write before they read, where the device was
+    /// opened so.
+    pub(crate) fn poison(&self, buffer: &wgpu::Buffer) {
         if self.options.poison {
             let nan = vec![0xff; buffer.size() as usize];
-            self.queue.write_buffer(&buffer, 0, &nan);
+            self.queue.write_buffer(buffer, 0, &nan);
         }
-        Ok(buffer)
     }
 
     /// A gate before dispatches of so many workgroups each, which are held back where `flag`,

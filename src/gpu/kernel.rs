@@ -215,6 +215,19 @@ impl Kernel {
         hooks.chain(self.aliases.iter().copied()).chain(enabled)
     }
 
+    /// How [that](Self::wgsl_with_texels) uses its storage bindings.
+    ///
+    /// # Errors
+    /// As for [`wgsl`](Self::wgsl).
+    pub fn uses_with_texels(
+        &self,
+        stage: &dyn Fn(&str) -> bool,
+        halved: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<texels::Use>> {
+        let stage = |name: &str| !self.sparse.contains(&name) && stage(name);
+        Ok(texels::uses(&self.wgsl()?, &self.once, &stage, halved))
+    }
+
     /// The file, for messages.
     pub fn path(&self) -> &'static str {
         self.file.path

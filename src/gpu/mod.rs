@@ -3,6 +3,7 @@
 pub mod device;
 pub mod executor;
 pub mod half;
+pub mod host_memory;
 pub mod kernel;
 pub mod pipeline;
 pub mod profile;

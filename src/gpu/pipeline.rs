@@ -3,7 +3,7 @@
 use super::device::Gpu;
 use super::executor::Range;
 use super::kernel::{Arg, Dispatch};
-use super::texels::{Staging, Texel};
+use super::texels::{self, Texel};
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -157,7 +157,7 @@ impl Gpu {
             bound.map(|(_, arg)| resolve(*arg))
         };
         let staged = |name: &str| {
-            range(name).is_some_and(|range| Staging::pays(self, &range, dispatch.workgroups))
+            range(name).is_some_and(|range| texels::pays(self, range.bytes, dispatch.workgroups))
         };
         let halved = |name: &str| range(name).is_some_and(|range| range.half);
         let mut source = match self.profile.texels {

@@ -99,7 +99,7 @@ impl Gpu {
             encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
             let mut readback = Readback::new(self, bytes)?;
             readback.encode(&mut encoder, &resolved, 0);
-            let submission = self.queue.submit([encoder.finish()]);
+            let submission = self.submit(Some(encoder.finish()))?;
             readback.request();
             let bytes = readback.wait(self, &submission)?;
             let ticks: Vec<[u64; 2]> = bytemuck::pod_collect_to_vec(&bytes);
@@ -126,7 +126,7 @@ impl Gpu {
             command.encode(&mut pass, 0);
         }
         let begin = Instant::now();
-        self.queue.submit([encoder.finish()]);
+        self.submit(Some(encoder.finish()))?;
         self.wait(None)?;
         Ok(begin.elapsed().as_secs_f64())
     }

@@ -3,7 +3,7 @@
 //! A software adapter loads a storage buffer lane by lane, in a loop; without AVX-512 each
 //! lane costs a vector's round trip through memory. A texel of a storage texture is
 //! gathered without one, at a twentieth of the cost. So on such an adapter what a kernel
-//! only reads is copied into a texture before ([`Staging`]), and the kernel's text is
+//! only reads is copied into a texture before ([`Staging`], [`TexturePlan`]), and the kernel's text is
 //! changed by name, as for a hook ([`rewrite`]): the binding becomes a texture, `x[i]` a
 //! call that loads texel `i`. The bits are the same.
 
@@ -136,6 +136,54 @@ fn before(name: &str) -> String {
     format!("before_{name}")
 }
 
+/// How a kernel that reads some bindings as texels uses one of its bindings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// The binding's name.
+    pub name: String,
+    /// The texel it is read by.
+    pub texel: Option<Texel>,
+    /// Whether it is written.
+    pub writable: bool,
+}
+
+/// How a kernel uses its storage bindings whose text [`rewrite`] changes.
+pub fn uses(
+    text: &str,
+    befores: &[&str],
+    stage: &dyn Fn(&str) -> bool,
+    halved: &dyn Fn(&str) -> bool,
+) -> Vec<Use> {
+    let of = |declaration: Declaration<'_>| Use {
+        name: declaration.name.to_owned(),
+        texel: texel_of(text, &declaration, befores, stage, halved),
+        writable: declaration.writable,
+    };
+    let mut uses: Vec<Use> = declarations(text).into_iter().map(of).collect();
+    // Bindings that are added come behind all others.
+    uses.sort_by_key(|u| u.texel.is_some() && u.writable);
+    uses
+}
+
+/// The texel that a binding is read by, if it is.
+fn texel_of(
+    text: &str,
+    declaration: &Declaration<'_>,
+    befores: &[&str],
+    stage: &dyn Fn(&str) -> bool,
+    halved: &dyn Fn(&str) -> bool,
+) -> Option<Texel> {
+    let read_before = befores.contains(&declaration.name);
+    if (declaration.writable && !read_before) || !stage(declaration.name) {
+        return None;
+    }
+    let ty = resolve_alias(text, declaration.ty);
+    match halved(declaration.name) {
+        true => Texel::of_halves(ty),
+        false => Texel::of(ty),
+    }
+}
+
 /// Changes a shader's text so that it reads the bindings that `stage` picks by name as
 /// texels. Those named in `befores` are written as well: they stay, and a binding
 /// `before_NAME` is added that all loads go to. Those that `halved` picks hold f16.
@@ -146,21 +194,10 @@ pub fn rewrite(
     halved: &dyn Fn(&str) -> bool,
 ) -> String {
     let declared = declarations(text);
-    let mut staged = Vec::new();
-    for declaration in &declared {
-        let read_before = befores.contains(&declaration.name);
-        let ty = resolve_alias(text, declaration.ty);
-        let texel = match halved(declaration.name) {
-            true => Texel::of_halves(ty),
-            false => Texel::of(ty),
-        };
-        if (!declaration.writable || read_before)
-            && stage(declaration.name)
-            && let Some(texel) = texel
-        {
-            staged.push((declaration, texel));
-        }
-    }
+    let staged: Vec<_> = declared
+        .iter()
+        .filter_map(|d| Some((d, texel_of(text, d, befores, stage, halved)?)))
+        .collect();
     if staged.is_empty() {
         return text.to_owned();
     }
@@ -297,28 +334,109 @@ impl Copy {
     }
 }
 
-/// The textures of a list of commands, and which of them hold what their buffer holds.
-#[derive(Debug, Default)]
-pub struct Staging {
-    fresh: Vec<Copy>,
-    idle: Vec<wgpu::Texture>,
+/// Which textures a list of commands needs, and which of them hold what their memory holds:
+/// decided command by command, without a device. `M` names a piece of memory.
+#[derive(Debug)]
+pub struct TexturePlan<M> {
+    fresh: Vec<Held<M>>,
+    idle: Vec<usize>,
+    textures: Vec<(Texel, [u32; 2])>,
     bytes: u64,
 }
 
-impl Staging {
+/// A texture that holds what a piece of memory holds.
+#[derive(Debug)]
+struct Held<M> {
+    memory: M,
+    offset: u64,
+    bytes: u64,
+    texel: Texel,
+    texture: usize,
+}
+
+impl<M> Default for TexturePlan<M> {
+    fn default() -> Self {
+        Self {
+            fresh: Vec::new(),
+            idle: Vec::new(),
+            textures: Vec::new(),
+            bytes: 0,
+        }
+    }
+}
+
+impl<M: PartialEq> TexturePlan<M> {
     /// Bytes of the textures.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Whether a range that so many workgroups read is worth a texture, and fits one.
-    pub(crate) fn pays(gpu: &Gpu, range: &Range, workgroups: [u32; 3]) -> bool {
-        let rows = range.bytes.div_ceil(u64::from(ROW_BYTES));
-        let most = gpu.device.limits().max_texture_dimension_2d;
-        let workgroups: u64 = workgroups.map(u64::from).iter().product();
-        let is_read_much =
-            gpu.options.stage_all || range.bytes >= LEAST_BYTES || workgroups >= LEAST_WORKGROUPS;
-        is_read_much && rows <= u64::from(most)
+    /// The number of the texture that holds a range, and whether it must be copied first.
+    pub fn texture(&mut self, memory: M, offset: u64, bytes: u64, texel: Texel) -> (usize, bool) {
+        let bytes = padded(bytes);
+        let held = self
+            .fresh
+            .iter()
+            .find(|h| h.memory == memory && (h.offset, h.bytes, h.texel) == (offset, bytes, texel));
+        if let Some(held) = held {
+            return (held.texture, false);
+        }
+        let wanted = (texel, texel.extent(bytes));
+        let fits = |t: &usize| self.textures[*t] == wanted;
+        let texture = match self.idle.iter().position(fits) {
+            Some(found) => self.idle.swap_remove(found),
+            None => {
+                self.bytes += bytes;
+                self.textures.push(wanted);
+                self.textures.len() - 1
+            }
+        };
+        self.fresh.push(Held {
+            memory,
+            offset,
+            bytes,
+            texel,
+            texture,
+        });
+        (texture, true)
+    }
+
+    /// Notes that a range is written: textures that hold any of it are stale.
+    pub fn written(&mut self, memory: &M, offset: u64, bytes: u64) {
+        let end = offset + padded(bytes);
+        let idle = &mut self.idle;
+        self.fresh.retain(|held| {
+            let apart =
+                held.memory != *memory || held.offset >= end || held.offset + held.bytes <= offset;
+            if !apart {
+                idle.push(held.texture);
+            }
+            apart
+        });
+    }
+}
+
+/// Whether a range that so many workgroups read is worth a texture, and fits one.
+pub(crate) fn pays(gpu: &Gpu, bytes: u64, workgroups: [u32; 3]) -> bool {
+    let rows = bytes.div_ceil(u64::from(ROW_BYTES));
+    let most = gpu.device.limits().max_texture_dimension_2d;
+    let workgroups: u64 = workgroups.map(u64::from).iter().product();
+    let is_read_much =
+        gpu.options.stage_all || bytes >= LEAST_BYTES || workgroups >= LEAST_WORKGROUPS;
+    is_read_much && rows <= u64::from(most)
+}
+
+/// The textures of a list of commands on a device.
+#[derive(Debug, Default)]
+pub struct Staging {
+    plan: TexturePlan<wgpu::Buffer>,
+    textures: Vec<wgpu::Texture>,
+}
+
+impl Staging {
+    /// Bytes of the textures.
+    pub fn bytes(&self) -> u64 {
+        self.plan.bytes()
     }
 
     /// The texture that holds a range, with the copy to make first where it is stale.
@@ -331,63 +449,45 @@ impl Staging {
         range: &Range,
         texel: Texel,
     ) -> Result<(wgpu::TextureView, Option<Copy>)> {
-        let bytes = padded(range.bytes);
-        let held = self.fresh.iter().find(|c| {
-            c.from == range.buffer && (c.offset, c.bytes, c.texel) == (range.offset, bytes, texel)
-        });
-        if let Some(copy) = held {
-            return Ok((copy.to.create_view(&Default::default()), None));
+        let (buffer, offset, bytes) = (range.buffer.clone(), range.offset, range.bytes);
+        let (index, stale) = self.plan.texture(buffer, offset, bytes, texel);
+        if index == self.textures.len() {
+            self.textures.push(create(gpu, self.plan.textures[index])?);
         }
-        let [width, height] = texel.extent(bytes);
-        let size = wgpu::Extent3d {
-            width,
-            height,
-            depth_or_array_layers: 1,
-        };
-        let fits = |t: &wgpu::Texture| t.size() == size && t.format() == texel.format;
-        let to = match self.idle.iter().position(fits) {
-            Some(found) => self.idle.swap_remove(found),
-            None => {
-                self.bytes += bytes;
-                gpu.scoped("a buffer's texture", || {
-                    gpu.device.create_texture(&wgpu::TextureDescriptor {
-                        label: Some("staging"),
-                        size,
-                        mip_level_count: 1,
-                        sample_count: 1,
-                        dimension: wgpu::TextureDimension::D2,
-                        format: texel.format,
-                        usage: wgpu::TextureUsages::STORAGE_BINDING | wgpu::TextureUsages::COPY_DST,
-                        view_formats: &[],
-                    })
-                })?
-            }
-        };
-        let copy = Copy {
+        let to = &self.textures[index];
+        let copy = stale.then(|| Copy {
             from: range.buffer.clone(),
-            to,
+            to: to.clone(),
             texel,
-            offset: range.offset,
-            bytes,
-        };
-        self.fresh.push(copy.clone());
-        Ok((copy.to.create_view(&Default::default()), Some(copy)))
+            offset,
+            bytes: padded(bytes),
+        });
+        Ok((to.create_view(&Default::default()), copy))
     }
 
     /// Notes that a range is written: textures that hold any of it are stale.
     pub(crate) fn written(&mut self, range: &Range) {
-        let end = range.offset + padded(range.bytes);
-        let idle = &mut self.idle;
-        self.fresh.retain(|copy| {
-            let apart = copy.from != range.buffer
-                || copy.offset >= end
-                || copy.offset + copy.bytes <= range.offset;
-            if !apart {
-                idle.push(copy.to.clone());
-            }
-            apart
-        });
+        self.plan.written(&range.buffer, range.offset, range.bytes);
     }
+}
+
+fn create(gpu: &Gpu, (texel, [width, height]): (Texel, [u32; 2])) -> Result<wgpu::Texture> {
+    gpu.scoped("a buffer's texture", || {
+        gpu.device.create_texture(&wgpu::TextureDescriptor {
+            label: Some("staging"),
+            size: wgpu::Extent3d {
+                width,
+                height,
+                depth_or_array_layers: 1,
+            },
+            mip_level_count: 1,
+            sample_count: 1,
+            dimension: wgpu::TextureDimension::D2,
+            format: texel.format,
+            usage: wgpu::TextureUsages::STORAGE_BINDING | wgpu::TextureUsages::COPY_DST,
+            view_formats: &[],
+        })
+    })
 }
 
 #[cfg(test)]

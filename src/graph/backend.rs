@@ -46,6 +46,17 @@ pub struct Profile {
     pub timings: Vec<Timing>,
 }
 
+/// The memory that a backend's device can give, as far as that can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Available {
+    /// The device uses the host's memory, of which so many bytes are free.
+    Host(u64),
+    /// It has its own, and does not tell how much.
+    Unknown,
+    /// There is no device: see [`CpuBackend`](super::CpuBackend).
+    NoDevice,
+}
+
 /// Holds state and runs graphs over it.
 pub trait Backend {
     /// The device in one line, for people.
@@ -126,8 +137,12 @@ pub trait Backend {
     /// Most bytes one op may bind of one tensor.
     fn max_binding(&self) -> u64;
 
-    /// Bytes of device memory held by states and by the programs' slots.
+    /// Bytes of device memory held by states and by what programs compute on the way: slots,
+    /// which the programs share, and textures.
     fn memory(&self) -> (u64, u64);
+
+    /// What memory is there for more.
+    fn available(&self) -> Available;
 }
 
 /// An error of compiling for `batch` images; where a limit is behind it, with the largest

@@ -1,29 +1,40 @@
 //! The GPU backend: a graph becomes a flat list of prepared dispatches.
 
-use super::memory::Home;
+use super::backend::Available;
+use super::memory::{Home, Shared};
 use super::reference::{check_write, first};
 use super::{Backend, Graph, MemoryPlan, Node, Profile, Program, Ticket, Timing};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::executor::{Command, Counters, Gate, MAX_STEPS, Range, STEP_STRIDE};
+use crate::gpu::host_memory::available;
 use crate::gpu::kernel::{Arg, Launch};
 use crate::gpu::readback::Readback;
-use crate::gpu::texels::Staging;
+use crate::gpu::texels::{self, Staging, TexturePlan};
 use crate::ops::{Array, LaunchContext, Step, Value};
 use crate::tensor::TensorType;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+
+/// Most bytes written by the host that wait for a submission, each in a copy: more are sent
+/// before the next write.
+pub(crate) const MOST_UNSENT: u64 = 256 << 20;
 
 /// Runs graphs on a GPU.
 pub struct GpuBackend {
     gpu: Rc<Gpu>,
     states: HashMap<String, State>,
     programs: Vec<Compiled>,
+    /// What the results of all programs lie in.
+    slots: Vec<wgpu::Buffer>,
+    shared: Shared,
     steps: wgpu::Buffer,
     pending: VecDeque<Pending>,
     idle: Vec<Readback>,
     tickets: u64,
     counters: Counters,
+    /// Bytes written since the last submission.
+    unsent: u64,
 }
 
 struct State {
@@ -34,7 +45,6 @@ struct State {
 struct Compiled {
     commands: Vec<Command>,
     nodes: Vec<Profiled>,
-    plan: MemoryPlan,
     /// Bytes of textures that stand for buffers.
     staged: u64,
 }
@@ -66,10 +76,13 @@ impl GpuBackend {
             gpu,
             states: HashMap::new(),
             programs: Vec::new(),
+            slots: Vec::new(),
+            shared: Shared::default(),
             pending: VecDeque::new(),
             idle: Vec::new(),
             tickets: 0,
             counters: Counters::default(),
+            unsent: 0,
         })
     }
 
@@ -90,13 +103,12 @@ impl GpuBackend {
         steps: &[Step],
         finish: impl FnOnce(&mut wgpu::CommandEncoder),
     ) -> Result<wgpu::SubmissionIndex> {
-        self.gpu.check()?;
         let whole = steps.len().saturating_sub(1) / MAX_STEPS * MAX_STEPS;
         let (head, tail) = steps.split_at(whole);
         for chunk in head.chunks(MAX_STEPS) {
-            self.submit_chunk(program, chunk, |_| {});
+            self.submit_chunk(program, chunk, |_| {})?;
         }
-        Ok(self.submit_chunk(program, tail, finish))
+        self.submit_chunk(program, tail, finish)
     }
 
     fn submit_chunk(
@@ -104,7 +116,8 @@ impl GpuBackend {
         program: Program,
         steps: &[Step],
         finish: impl FnOnce(&mut wgpu::CommandEncoder),
-    ) -> wgpu::SubmissionIndex {
+    ) -> Result<wgpu::SubmissionIndex> {
+        self.gpu.check()?;
         let mut bytes = vec![0; steps.len() * STEP_STRIDE as usize];
         for (slot, step) in bytes.chunks_exact_mut(STEP_STRIDE as usize).zip(steps) {
             slot[..Step::BYTES].copy_from_slice(&step.to_bytes());
@@ -117,7 +130,37 @@ impl GpuBackend {
         self.counters.bytes_uploaded += bytes.len() as u64;
         self.counters.dispatches += (commands.len() * steps.len()) as u64;
         self.counters.submissions += 1;
-        self.gpu.queue.submit([encoder.finish()])
+        self.unsent = 0;
+        self.gpu.submit(Some(encoder.finish()))
+    }
+
+    /// Before so many bytes are written: sends what was written before, if it is much.
+    fn make_room(&mut self, bytes: u64) -> Result<()> {
+        if self.unsent > 0 && self.unsent + bytes > MOST_UNSENT {
+            let submission = self.gpu.submit(None)?;
+            self.gpu.wait(Some(&submission))?;
+            self.counters.waits += 1;
+            self.unsent = 0;
+        }
+        self.unsent += bytes;
+        Ok(())
+    }
+
+    /// Buffers for a program's slots; what was in them is of no more use.
+    fn place(&mut self, planned: &Planned) -> Result<Vec<wgpu::Buffer>> {
+        let mut shared = self.shared.clone();
+        let places = shared.place(&planned.memory.slots);
+        for place in self.slots.len()..shared.sizes.len() {
+            let slot = places.iter().position(|p| *p == place);
+            let tenant = slot.map_or("a slot", |slot| planned.tenants[slot].as_str());
+            self.slots
+                .push(self.gpu.buffer(tenant, shared.sizes[place])?);
+            self.shared.sizes.push(shared.sizes[place]);
+        }
+        let buffers = places.into_iter().map(|place| self.slots[place].clone());
+        let buffers: Vec<wgpu::Buffer> = buffers.collect();
+        buffers.iter().for_each(|buffer| self.gpu.poison(buffer));
+        Ok(buffers)
     }
 
     fn readback(&mut self, bytes: u64) -> Result<Readback> {
@@ -152,8 +195,9 @@ impl Backend for GpuBackend {
         self.gpu.check()?;
         let state = self.state(name)?;
         check_write(name, &state.ty, data.ty())?;
-        let bytes = data.to_gpu_bytes();
-        self.gpu.queue.write_buffer(&state.buffer, 0, &bytes);
+        let (buffer, bytes) = (state.buffer.clone(), data.to_gpu_bytes());
+        self.make_room(bytes.len() as u64)?;
+        self.gpu.queue.write_buffer(&buffer, 0, &bytes);
         self.counters.bytes_uploaded += bytes.len() as u64;
         Ok(())
     }
@@ -163,7 +207,7 @@ impl Backend for GpuBackend {
         let mut readback = self.readback(ty.bytes())?;
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         readback.encode(&mut encoder, &self.state(name)?.buffer, 0);
-        let submission = self.gpu.queue.submit([encoder.finish()]);
+        let submission = self.gpu.submit(Some(encoder.finish()))?;
         readback.request();
         let bytes = readback.wait(&self.gpu, &submission)?;
         self.idle.push(readback);
@@ -174,13 +218,24 @@ impl Backend for GpuBackend {
     }
 
     fn plan(&self, graph: &Graph) -> Result<MemoryPlan> {
-        Planned::new(self, graph.storable(&self.gpu.profile)?.as_ref())
-            .map(|planned| planned.memory)
+        let graph = graph.storable(&self.gpu.profile)?;
+        let mut planned = Planned::new(self, &graph)?;
+        planned.memory.textures = planned.textures(&self.gpu, &graph)?;
+        Ok(planned.memory)
     }
 
     fn compile(&mut self, graph: Graph) -> Result<Program> {
-        let compiled =
-            Lowering::new(self, graph.storable(&self.gpu.profile)?.as_ref())?.commands()?;
+        let graph = graph.storable(&self.gpu.profile)?;
+        let planned = Planned::new(self, &graph)?;
+        let slots = self.place(&planned)?;
+        let lowering = Lowering {
+            backend: self,
+            graph: &graph,
+            launches: planned.launches,
+            plan: planned.memory,
+            slots,
+        };
+        let compiled = lowering.commands()?;
         self.programs.push(compiled);
         Ok(Program(self.programs.len() - 1))
     }
@@ -276,9 +331,17 @@ impl Backend for GpuBackend {
 
     fn memory(&self) -> (u64, u64) {
         let states = self.states.values().map(|s| s.buffer.size()).sum();
-        let slots = self.programs.iter();
-        let slots = slots.map(|p| p.plan.bytes() + p.staged).sum();
-        (states, slots)
+        let staged: u64 = self.programs.iter().map(|p| p.staged).sum();
+        (states, self.shared.bytes() + staged)
+    }
+
+    fn available(&self) -> Available {
+        match self.gpu.info.device_type {
+            wgpu::DeviceType::Cpu | wgpu::DeviceType::IntegratedGpu => {
+                available().map_or(Available::Unknown, Available::Host)
+            }
+            _ => Available::Unknown,
+        }
     }
 }
 
@@ -318,6 +381,43 @@ impl Planned {
             tenants,
         })
     }
+
+    /// Bytes of the textures that the dispatches read in the stead of buffers.
+    fn textures(&self, gpu: &Gpu, graph: &Graph) -> Result<u64> {
+        if !gpu.profile.texels {
+            return Ok(0);
+        }
+        let mut textures = TexturePlan::default();
+        for (index, (node, launch)) in graph.nodes().iter().zip(&self.launches).enumerate() {
+            let is_half = |arg| graph.half_root(node, arg).is_some();
+            let place = |arg| self.memory.operand(graph, index, arg, &launch.scratch);
+            for dispatch in &launch.dispatches {
+                let bound = |name: &str| {
+                    let bound = dispatch.bindings.iter().find(|(n, _)| *n == name);
+                    bound.map(|(_, arg)| (place(*arg), is_half(*arg)))
+                };
+                let pays = |name: &str| {
+                    bound(name)
+                        .is_some_and(|(p, _)| texels::pays(gpu, p.bytes, dispatch.workgroups))
+                };
+                let halved = |name: &str| bound(name).is_some_and(|(_, half)| half);
+                let uses = dispatch.kernel.uses_with_texels(&pays, &halved)?;
+                let places: Vec<_> = uses
+                    .iter()
+                    .filter_map(|u| Some((u, bound(&u.name)?.0)))
+                    .collect();
+                for (used, place) in &places {
+                    if let Some(texel) = used.texel {
+                        textures.texture(place.home.clone(), place.offset, place.bytes, texel);
+                    }
+                }
+                for (_, place) in places.iter().filter(|(used, _)| used.writable) {
+                    textures.written(&place.home, place.offset, place.bytes);
+                }
+            }
+        }
+        Ok(textures.bytes())
+    }
 }
 
 /// A graph on its way to commands.
@@ -329,22 +429,7 @@ struct Lowering<'a> {
     slots: Vec<wgpu::Buffer>,
 }
 
-impl<'a> Lowering<'a> {
-    fn new(backend: &'a GpuBackend, graph: &'a Graph) -> Result<Self> {
-        let planned = Planned::new(backend, graph)?;
-        let slots = planned.memory.slots.iter().zip(&planned.tenants);
-        let slots = slots
-            .map(|(slot, tenant)| backend.gpu.result_buffer(tenant, slot.bytes))
-            .collect::<Result<_>>()?;
-        Ok(Self {
-            backend,
-            graph,
-            launches: planned.launches,
-            plan: planned.memory,
-            slots,
-        })
-    }
-
+impl Lowering<'_> {
     fn commands(self) -> Result<Compiled> {
         let mut commands = Vec::new();
         let mut nodes = Vec::new();
@@ -425,7 +510,6 @@ impl<'a> Lowering<'a> {
         Ok(Compiled {
             commands,
             nodes,
-            plan: self.plan,
             staged: staging.bytes(),
         })
     }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::gpu::kernel::{Arg, Dispatch, GROUPS_X, Launch};
 use crate::gpu::pipeline::{Binding, match_bindings, reflect};
 use crate::gpu::profile::Profile;
-use crate::ops::{LaunchContext, Step, Value};
+use crate::ops::{LaunchContext, Value};
 use std::borrow::Cow;
 use std::collections::HashSet;
 
@@ -62,22 +62,9 @@ impl Graph {
         let scratch: Vec<_> = launches.iter().map(|l| l.scratch.clone()).collect();
         let memory = MemoryPlan::new(self, &scratch);
         let mut dispatches = Vec::new();
-        for (index, node) in self.nodes().iter().enumerate() {
-            for dispatch in &launches[index].dispatches {
-                let place = |arg| match arg {
-                    Arg::Input(i) => memory.place(self, node.inputs[i]),
-                    Arg::Output(i) => memory.place(self, node.outputs[i]),
-                    Arg::Scratch(i) => Place {
-                        home: Home::Slot(memory.scratch[index][i]),
-                        offset: 0,
-                        bytes: scratch[index][i],
-                    },
-                    Arg::Step => Place {
-                        home: Home::Step,
-                        offset: 0,
-                        bytes: Step::BYTES as u64,
-                    },
-                };
+        for (index, launch) in launches.iter().enumerate() {
+            for dispatch in &launch.dispatches {
+                let place = |arg| memory.operand(self, index, arg, &scratch[index]);
                 dispatches.push(self.listed(index, dispatch, profile, place)?);
             }
         }
@@ -119,7 +106,7 @@ impl Graph {
     }
 
     /// The root of what a binding refers to, if that is kept in half precision.
-    fn half_root(&self, node: &Node, arg: Arg) -> Option<Value> {
+    pub(super) fn half_root(&self, node: &Node, arg: Arg) -> Option<Value> {
         let value = match arg {
             Arg::Input(i) => node.inputs[i],
             Arg::Output(i) => node.outputs[i],

@@ -7,7 +7,8 @@
 //! Neural Net Inference").
 
 use super::{Graph, Origin};
-use crate::ops::Value;
+use crate::gpu::kernel::Arg;
+use crate::ops::{Step, Value};
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
@@ -31,6 +32,45 @@ pub struct MemoryPlan {
     pub tenants: Vec<Tenant>,
     /// The most bytes alive at one node: no plan can do with less.
     pub lower_bound: u64,
+    /// Bytes of textures that the device reads in the stead of buffers; see
+    /// [`texels`](crate::gpu::texels).
+    pub textures: u64,
+}
+
+/// Buffers that the programs of a backend take turns in: results do not outlive a run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shared {
+    /// Bytes of each buffer.
+    pub sizes: Vec<u64>,
+}
+
+impl Shared {
+    /// A buffer for each slot of a program, from the largest slot to the smallest: the smallest
+    /// that is large enough, or a new one.
+    pub fn place(&mut self, slots: &[Slot]) -> Vec<usize> {
+        let mut by_size: Vec<usize> = (0..slots.len()).collect();
+        by_size.sort_by_key(|slot| std::cmp::Reverse(slots[*slot].bytes));
+        let mut free: Vec<usize> = (0..self.sizes.len()).collect();
+        free.sort_by_key(|buffer| std::cmp::Reverse(self.sizes[*buffer]));
+        let mut places = vec![0; slots.len()];
+        for slot in by_size {
+            let bytes = slots[slot].bytes;
+            let found = free.iter().rposition(|b| self.sizes[*b] >= bytes);
+            places[slot] = match found {
+                Some(found) => free.remove(found),
+                None => {
+                    self.sizes.push(bytes);
+                    self.sizes.len() - 1
+                }
+            };
+        }
+        places
+    }
+
+    /// Bytes of all buffers.
+    pub fn bytes(&self) -> u64 {
+        self.sizes.iter().sum()
+    }
 }
 
 /// The memory that a value lies in.
@@ -77,6 +117,26 @@ impl MemoryPlan {
             home,
             offset,
             bytes,
+        }
+    }
+
+    /// Where an operand of the node of this index lies; `scratch` holds the bytes of the
+    /// node's scratch buffers.
+    pub(crate) fn operand(&self, graph: &Graph, index: usize, arg: Arg, scratch: &[u64]) -> Place {
+        let node = &graph.nodes()[index];
+        match arg {
+            Arg::Input(i) => self.place(graph, node.inputs[i]),
+            Arg::Output(i) => self.place(graph, node.outputs[i]),
+            Arg::Scratch(i) => Place {
+                home: Home::Slot(self.scratch[index][i]),
+                offset: 0,
+                bytes: scratch[i],
+            },
+            Arg::Step => Place {
+                home: Home::Step,
+                offset: 0,
+                bytes: Step::BYTES as u64,
+            },
         }
     }
 

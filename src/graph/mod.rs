@@ -21,11 +21,13 @@ mod recompute;
 mod reference;
 
 pub use arena::{Arena, Part, chunks};
-pub use backend::{Backend, Profile, Program, Ticket, Timing};
+pub use backend::{Available, Backend, Profile, Program, Ticket, Timing};
 pub(crate) use backend::{advise_batch, largest_batch};
 pub use gpu::GpuBackend;
+pub(crate) use gpu::MOST_UNSENT;
 pub use guard::Probe;
 pub use listing::{Listed, Listing};
+pub(crate) use memory::Shared;
 pub use memory::{Holds, Home, MemoryPlan, Place, Slot, Tenant};
 pub use reference::CpuBackend;
 

@@ -1,5 +1,6 @@
 //! The reference backend: every op by its definition, in float64, on the CPU.
 
+use super::backend::Available;
 use super::{Backend, Graph, MemoryPlan, Node, Origin, Profile, Program, Ticket};
 use crate::error::{Error, Result};
 use crate::gpu::executor::Counters;
@@ -224,6 +225,10 @@ impl Backend for CpuBackend {
 
     fn max_binding(&self) -> u64 {
         u64::MAX
+    }
+
+    fn available(&self) -> Available {
+        Available::NoDevice
     }
 
     fn memory(&self) -> (u64, u64) {

@@ -7,6 +7,7 @@
 //! steps ([`AdaptScale`]). Names and numbers are those of PyTorch's `GradScaler`, but for the
 //! bounds: the factor stays from 1 to its first value.
 
+use super::metrics::ROW;
 use super::{
     Draw, Entry, Fill, LaunchContext, Op, Reference, Sample, Tolerance, expect_inputs, expect_type,
 };
@@ -88,7 +89,7 @@ impl Op for Unscale {
 /// Changes the factor after a step.
 ///
 /// Inputs, all f32 and updated: the factor's [`state`]; the flag `[1]` that
-/// [`NonFinite`](super::non_finite::NonFinite) raises; the rows `[slots, 4]` of the op
+/// [`NonFinite`](super::non_finite::NonFinite) raises; the rows `[slots, 8]` of the op
 /// [`Metrics`](super::metrics::Metrics). No output.
 ///
 /// Where the flag is raised, the loss itself is finite and the factor is above 1, the factor
@@ -106,8 +107,8 @@ impl Op for AdaptScale {
         expect_inputs(self, inputs, 3)?;
         expect_type(self, "loss scale", &state(), &inputs[0])?;
         expect_type(self, "flag", &TensorType::f32([1]), &inputs[1])?;
-        let slots = inputs[2].shape.len() / 4;
-        expect_type(self, "rows", &TensorType::f32([slots, 4]), &inputs[2])?;
+        let slots = inputs[2].shape.len() / ROW;
+        expect_type(self, "rows", &TensorType::f32([slots, ROW]), &inputs[2])?;
         Ok(vec![])
     }
 
@@ -128,8 +129,8 @@ impl Op for AdaptScale {
             }
             return;
         }
-        let last = rows.f().len() / 4 - 1;
-        let row = &mut rows.f_mut()[4 * (io.step.slot as usize).min(last)..][..4];
+        let last = rows.f().len() / ROW - 1;
+        let row = &mut rows.f_mut()[ROW * (io.step.slot as usize).min(last)..][..ROW];
         if scale[0] > 1.0 && row[0].is_finite() {
             scale[0] /= 2.0;
             scale[1] = 0.0;
@@ -171,7 +172,7 @@ fn sample_adapt(draw: &mut Draw) -> Sample {
     let inputs = vec![
         (state(), Fill::Uniform(0.0, most)),
         (TensorType::f32([1]), flag),
-        (TensorType::f32([slots, 4]), rows),
+        (TensorType::f32([slots, ROW]), rows),
     ];
     // Halves, doubles and counts: a sum below 2^24 with a rounding.
     let mut sample = Sample::new(AdaptScale, inputs, Tolerance::sum(1, 1.0)).without_gradient();

@@ -1,4 +1,4 @@
-//! Loss and accuracy of a batch, kept on the device.
+//! Loss, accuracy and top-5 accuracy of a batch, kept on the device.
 
 use super::{
     Draw, Entry, Fill, LaunchContext, Op, Reference, Sample, Tolerance, expect_inputs, expect_type,
@@ -17,9 +17,14 @@ pub const ENTRIES: &[Entry] = &[Entry {
     sample,
 }];
 
+/// Floats of a row.
+pub const ROW: usize = 8;
+/// How many classes with the largest logits count as the top.
+pub const TOP: usize = 5;
+
 /// What a classifier's batch came to, written to a row of a state tensor.
 ///
-/// Inputs: the state f32 `[slots, 4]`, updated in place; logits f32 `[N, C]`; labels
+/// Inputs: the state f32 `[slots, 8]`, updated in place; logits f32 `[N, C]`; labels
 /// u32 `[N]`. Row `step.slot` of the state becomes, over the batch's first
 /// `min(step.count, N)` samples:
 ///
@@ -29,6 +34,8 @@ pub const ENTRIES: &[Entry] = &[Entry {
 /// | 1 | number of samples whose largest logit is the label's; of equal ones the first |
 /// | 2 | number of samples |
 /// | 3 | 1 if any of their logits or losses is not finite or a label is no class, else 0 |
+/// | 4 | number of samples whose label is among the first [`TOP`] by logit; of equal ones the first |
+/// | 5 to 7 | 0 |
 ///
 /// A slot past the end leaves the state as it is. No outputs, no gradient.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,8 +59,8 @@ impl Op for Metrics {
             );
             return Err(Error::shape(self.name(), problem));
         }
-        let slots = inputs[0].shape.len() / 4;
-        expect_type(self, "state", &TensorType::f32([slots, 4]), &inputs[0])?;
+        let slots = inputs[0].shape.len() / ROW;
+        expect_type(self, "state", &TensorType::f32([slots, ROW]), &inputs[0])?;
         expect_type(
             self,
             "logits",
@@ -76,7 +83,8 @@ impl Op for Metrics {
         let (logits, labels) = (io.inputs[1], io.inputs[2].u());
         let classes = logits.dims()[1];
         let counted = (io.step.count as usize).min(labels.len());
-        let mut row = [0.0, 0.0, counted as f64, 0.0];
+        let mut row = [0.0; ROW];
+        row[2] = counted as f64;
         for (x, label) in logits.f().chunks(classes).zip(labels).take(counted) {
             let label = *label as usize;
             let mut best = 0;
@@ -90,9 +98,13 @@ impl Op for Metrics {
             let bad = !loss.is_finite() || label >= classes || x.iter().any(|v| !v.is_finite());
             row[0] += loss;
             row[1] += f64::from(u8::from(best == label));
+            let own = label.min(classes - 1);
+            let comes_first = |(c, v): &(usize, &f64)| **v > x[own] || (**v == x[own] && *c < own);
+            let before = x.iter().enumerate().filter(comes_first).count();
+            row[4] += f64::from(u8::from(before < TOP));
             row[3] = f64::max(row[3], f64::from(u8::from(bad)));
         }
-        let mut rows = io.updates[0].f_mut().chunks_mut(4);
+        let mut rows = io.updates[0].f_mut().chunks_mut(ROW);
         if let Some(slot) = rows.nth(io.step.slot as usize) {
             slot.copy_from_slice(&row);
         }
@@ -112,7 +124,8 @@ impl Op for Metrics {
             )
             .set("SLOTS", context.inputs[0].shape[0])
             .set("BATCH", batch)
-            .set("CLASSES", classes);
+            .set("CLASSES", classes)
+            .set("TOP", TOP);
         let bindings = vec![
             ("state", Arg::Input(0)),
             ("logits", Arg::Input(1)),
@@ -131,7 +144,7 @@ fn sample(draw: &mut Draw) -> Sample {
     let (slots, batch) = (draw.int(1, 5), draw.int(1, 300));
     let classes = draw.pick(&[1, 2, 10, 33, 100, 1000]);
     let inputs = vec![
-        (TensorType::f32([slots, 4]), Fill::Uniform(-1.0, 1.0)),
+        (TensorType::f32([slots, ROW]), Fill::Uniform(-1.0, 1.0)),
         (TensorType::f32([batch, classes]), Fill::Uniform(-8.0, 8.0)),
         (TensorType::u32([batch]), Fill::Below(classes as u32)),
     ];

@@ -1,5 +1,6 @@
 //! Finding what is infinite or not a number.
 
+use super::metrics::ROW;
 use super::optimizer::BLOCK;
 use super::{
     Draw, Entry, Fill, LaunchContext, Op, Reference, Sample, Tolerance, expect_inputs, expect_type,
@@ -23,7 +24,7 @@ pub const ENTRIES: &[Entry] = &[Entry {
 /// Raises a flag where a tensor has an element that is infinite or NaN.
 ///
 /// Inputs: the flag, an f32 of 0 or 1 (updated, never lowered); with
-/// [`metrics`](Self::metrics) the rows f32 `[slots, 4]` of the op
+/// [`metrics`](Self::metrics) the rows f32 `[slots, 8]` of the op
 /// [`Metrics`](super::metrics::Metrics) (updated); the tensor, f32; with
 /// [`counted_from`](Self::counted_from) how many elements count of each [`BLOCK`] of an
 /// arena, u32. No output.
@@ -56,8 +57,8 @@ impl Op for NonFinite {
         expect_inputs(self, inputs, tensor + 1 + counted)?;
         expect_type(self, "flag", &TensorType::f32([1]), &inputs[0])?;
         if self.metrics {
-            let slots = inputs[1].shape.len() / 4;
-            expect_type(self, "rows", &TensorType::f32([slots, 4]), &inputs[1])?;
+            let slots = inputs[1].shape.len() / ROW;
+            expect_type(self, "rows", &TensorType::f32([slots, ROW]), &inputs[1])?;
         }
         let x = &inputs[tensor];
         if x.dtype != DType::F32 || x.shape.is_empty() {
@@ -89,7 +90,7 @@ impl Op for NonFinite {
         let mut bad = counted.any(|x| !x.is_finite());
         let (flag, rows) = io.updates.split_at_mut(1);
         if let Some(rows) = rows.first_mut()
-            && let Some(row) = rows.f_mut().chunks_mut(4).nth(io.step.slot as usize)
+            && let Some(row) = rows.f_mut().chunks_mut(ROW).nth(io.step.slot as usize)
         {
             bad |= row[3] != 0.0;
             if bad {
@@ -115,6 +116,7 @@ impl Op for NonFinite {
             .set("SLICE", WORKGROUP * EACH)
             .set("METRICS", self.metrics)
             .set("SLOTS", slots)
+            .set("ROW", ROW)
             .set("COUNTED", self.counted_from.is_some())
             .set("FIRST_BLOCK", self.counted_from.unwrap_or(0));
         let mut launch = Launch::default();
@@ -153,7 +155,7 @@ fn sample(draw: &mut Draw) -> Sample {
     let len = draw.int(1, most);
     let mut inputs = vec![(TensorType::f32([1]), Fill::Uniform(0.0, 1.0))];
     if op.metrics {
-        inputs.push((TensorType::f32([draw.int(1, 4), 4]), Fill::Levels(3)));
+        inputs.push((TensorType::f32([draw.int(1, 4), ROW]), Fill::Levels(3)));
     }
     // Finite, or with a few that are not, which may lie in the padding.
     let spoilt = draw.pick(&[0, 1, 1, 3]);

@@ -135,6 +135,7 @@ mod tests {
                     metrics: Metrics {
                         loss_sum: loss as f64,
                         correct: done as f64 / 2.0,
+                        top5: done as f64,
                         samples: done as f64,
                         not_finite: false,
                     },

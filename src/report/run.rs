@@ -218,6 +218,9 @@ impl RunReport {
             if let Some(accuracy) = last.val_accuracy {
                 add(percent(accuracy), "validation accuracy".into());
             }
+            if let Some(share) = last.val_top5 {
+                add(percent(share), "validation top-5 accuracy".into());
+            }
             if let Some(loss) = last.val_loss {
                 add(format!("{loss:.4}"), "validation loss".into());
             }
@@ -269,6 +272,7 @@ impl RunReport {
             Series::new("between readbacks", 0, self.seen.curve.accuracies()).faint(),
             Series::new("training", 0, over(|row| Some(row.accuracy))),
             Series::new("validation", 1, over(|row| row.val_accuracy)),
+            Series::new("validation, top 5", 2, over(|row| row.val_top5)).faint(),
         ];
         let rate = Series::new("at the epoch's end", 2, over(|row| Some(row.learning_rate)));
         let speed = Series::new("training", 3, over(|row| Some(row.images_per_s)));

@@ -148,7 +148,8 @@ impl Checkpoint {
     pub fn save(&self, path: &Path) -> Result<()> {
         let fail = |e: safetensors::SafeTensorError| Error::data(path, e.to_string());
         let m = &self.position.metrics;
-        let progress = [m.loss_sum, m.correct, m.samples, self.position.seconds];
+        let seconds = self.position.seconds;
+        let progress = [m.loss_sum, m.correct, m.samples, seconds, m.top5];
         let progress = State::wide(&progress);
         let mut views = BTreeMap::new();
         let named = self
@@ -205,8 +206,8 @@ impl Checkpoint {
         }
         let mut states: BTreeMap<_, _> = views.into_iter().map(owned).collect();
         let progress = states.remove(PROGRESS).and_then(|p| p.values());
-        let Some([loss_sum, correct, samples, seconds]) = progress.as_deref() else {
-            return Err(damaged(format!("{PROGRESS} is not four numbers")));
+        let Some([loss_sum, correct, samples, seconds, top5 @ ..]) = progress.as_deref() else {
+            return Err(damaged(format!("{PROGRESS} is less than four numbers")));
         };
         let number = |key| {
             let text = entry(key)?;
@@ -225,6 +226,8 @@ impl Checkpoint {
                 metrics: Metrics {
                     loss_sum: *loss_sum,
                     correct: *correct,
+                    // Earlier versions did not count it.
+                    top5: top5.first().copied().unwrap_or(0.0),
                     samples: *samples,
                     not_finite: false,
                 },
@@ -284,6 +287,7 @@ mod tests {
                     // No short decimal number, and no f32.
                     loss_sum: 0.1 + 0.2,
                     correct: 7.0,
+                    top5: 130.0,
                     samples: 320.0,
                     not_finite: false,
                 },
@@ -299,6 +303,7 @@ mod tests {
                 accuracy: 0.1,
                 val_loss: None,
                 val_accuracy: Some(2.0 / 3.0),
+                val_top5: Some(0.9),
                 learning_rate: 0.1 / 3.0,
                 seconds: 0.7,
                 images_per_s: 1e5 / 7.0,

@@ -109,8 +109,11 @@ pub struct Config {
     pub val_split: Option<f64>,
     /// MiB of images to keep on the device; of more, a part is there at a time and the rest
     /// is streamed, to the same result. By default as many as four bindings of the device
-    /// hold, at most 2048.
+    /// hold, at most 2048 and half of the memory there is.
     pub data_budget: Option<u64>,
+    /// MiB of memory that the training may take on the device, see
+    /// [`Estimate`](super::Estimate). By default what is free, where that can be told.
+    pub memory_budget: Option<u64>,
     /// Whether each epoch sees the images in another order.
     pub shuffle: bool,
     /// Report every so many steps; 0 for never.
@@ -161,6 +164,7 @@ impl Default for Config {
             limit: None,
             val_split: None,
             data_budget: None,
+            memory_budget: None,
             shuffle: true,
             log_every: 0,
             checkpoint_minutes: 10.0,
@@ -247,10 +251,12 @@ impl Config {
         Ok(self)
     }
 
-    /// Bytes of images to keep on a device that binds at most `max_binding` of one tensor.
-    pub(super) fn data_bytes(&self, max_binding: u64) -> u64 {
+    /// Bytes of images to keep on a device that binds at most `max_binding` of one tensor and
+    /// has `memory`, where that is known.
+    pub(super) fn data_bytes(&self, max_binding: u64, memory: Option<u64>) -> u64 {
         let given = self.data_budget.map(|mib| mib.saturating_mul(1 << 20));
-        given.unwrap_or_else(|| Part::default_budget(max_binding))
+        let half = memory.map_or(u64::MAX, |bytes| bytes / 2);
+        given.unwrap_or_else(|| Part::default_budget(max_binding).min(half))
     }
 
     /// The schedule of a training of `updates` updates an epoch.

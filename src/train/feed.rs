@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::graph::{Backend, Graph};
 use crate::ops::augment::{AugmentImages, Augmentation};
 use crate::ops::batch::{GatherImages, GatherLabels, MAX_SHARDS, Normalization, Shuffle};
+use crate::ops::metrics;
 use crate::ops::{Array, Builder, Op, Value};
 use crate::tensor::TensorType;
 
@@ -16,6 +17,8 @@ pub struct Metrics {
     pub loss_sum: f64,
     /// Samples whose highest logit is the label's.
     pub correct: f64,
+    /// Samples whose label is among the five highest logits.
+    pub top5: f64,
     /// Samples counted.
     pub samples: f64,
     /// Whether a loss or logit was NaN or infinite.
@@ -24,13 +27,14 @@ pub struct Metrics {
 
 impl Metrics {
     /// Floats of a row of the metrics state.
-    pub const ROW: usize = 4;
+    pub const ROW: usize = metrics::ROW;
 
     /// One row of the metrics state.
     pub fn from_row(row: &[f64]) -> Self {
         Self {
             loss_sum: row[0],
             correct: row[1],
+            top5: row[4],
             samples: row[2],
             not_finite: row[3] != 0.0 || !row[0].is_finite(),
         }
@@ -40,6 +44,7 @@ impl Metrics {
     pub fn add(&mut self, other: &Self) {
         self.loss_sum += other.loss_sum;
         self.correct += other.correct;
+        self.top5 += other.top5;
         self.samples += other.samples;
         self.not_finite |= other.not_finite;
     }
@@ -47,6 +52,11 @@ impl Metrics {
     /// Mean loss.
     pub fn loss(&self) -> f64 {
         self.loss_sum / self.samples
+    }
+
+    /// Fraction whose label is among the five highest logits.
+    pub fn top5_accuracy(&self) -> f64 {
+        self.top5 / self.samples
     }
 
     /// Fraction correct.

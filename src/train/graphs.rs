@@ -16,7 +16,7 @@ use crate::ops::loss_scale::{self, AdaptScale, Unscale};
 use crate::ops::metrics::Metrics as MetricsOp;
 use crate::ops::muon::Muon;
 use crate::ops::non_finite::NonFinite;
-use crate::ops::optimizer::{BLOCK, Clip, Running, SquaredNorm, Update};
+use crate::ops::optimizer::{BLOCK, Clip, Optimizer, Running, SquaredNorm, Update};
 use crate::ops::reduction::Reduction;
 use crate::ops::{Array, Builder, Step, Value};
 use crate::tensor::{Shape, TensorType};
@@ -30,13 +30,13 @@ pub(super) const MAX_STEPS: usize = 64;
 pub(super) const METRICS: &str = "metrics";
 /// The state that holds the logits of an evaluation step.
 pub(super) const LOGITS: &str = "evaluation.logits";
-const GRADIENTS: &str = "gradients";
+pub(super) const GRADIENTS: &str = "gradients";
 /// The layer of the loss in the graphs.
 const LOSS: &str = "loss";
 /// The sum of the gradients of the images since the last update.
-const ACCUMULATED: &str = "accumulated";
+pub(super) const ACCUMULATED: &str = "accumulated";
 /// Moving averages of parameters and statistics.
-const AVERAGES: [&str; 2] = ["average.parameters", "average.statistics"];
+pub(super) const AVERAGES: [&str; 2] = ["average.parameters", "average.statistics"];
 const PREVIEW: &str = "preview";
 /// What mixup and CutMix draw an image's share from.
 const MIX_SHARES: &str = "mix_shares";
@@ -476,6 +476,11 @@ impl<'a> Graphs<'a> {
         };
         let states = states.enumerate().map(of);
         states.filter(|s| !s.ty.shape.is_empty()).collect()
+    }
+
+    /// The optimizer, with its weight decay.
+    pub(super) fn optimizer(&self) -> Optimizer {
+        self.method.optimizer
     }
 
     /// How images are put together, if at all.

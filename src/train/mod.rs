@@ -8,6 +8,7 @@
 mod callbacks;
 mod checkpoint;
 mod config;
+mod estimate;
 mod examined;
 mod feed;
 mod finder;
@@ -18,10 +19,12 @@ mod normalize;
 mod observer;
 mod pace;
 mod preview;
+mod progress;
 mod retry;
 mod run_folder;
 mod schedule;
 mod session;
+mod setup;
 mod stream;
 mod training;
 mod weights;
@@ -29,6 +32,7 @@ mod weights;
 pub use callbacks::Callbacks;
 pub use checkpoint::{Checkpoint, FORMAT as CHECKPOINT_FORMAT, Position};
 pub use config::Config;
+pub use estimate::{Estimate, Memory, Source};
 pub use examined::Examined;
 pub use feed::{Metrics, Part};
 pub use finder::{FoundRates, RatePoint, Sweep, find_learning_rate};
@@ -41,7 +45,8 @@ pub use preview::{Preview, preview};
 pub use retry::{Retry, Start, train_with_retries};
 pub use run_folder::{HistoryRow, RunFolder};
 pub use schedule::{Policy, Schedule};
-pub use session::{Session, validation_images};
+pub use session::Session;
+pub use setup::{Setup, validation_images};
 pub use weights::Weights;
 pub(crate) use weights::{PARAMETERS, STATISTICS, arenas, upload_weights, weight_values};
 
@@ -56,6 +61,9 @@ use training::Training;
 /// What happens during training, for whoever shows it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
+    /// What the training will take of the device's memory; nothing is allocated yet. It does
+    /// not come where there is no device.
+    Memory(Estimate),
     /// Everything is ready; the first step comes next.
     Start {
         /// The device in one line.
@@ -164,7 +172,9 @@ pub fn train(
     callbacks: Callbacks<'_>,
 ) -> Result<Summary> {
     let begin = Instant::now();
-    let session = Session::new(model, data, config, weights, backend)?;
+    let mut callbacks = callbacks;
+    let setup = set_up(model, data, config, &*backend, &mut callbacks)?;
+    let session = Session::begin(setup, weights, backend)?;
     folder.begin()?;
     let mut callbacks = callbacks.observed_by(Recorder::new(model, config, folder));
     callbacks.event(session.start_event());
@@ -194,7 +204,9 @@ pub fn resume(
 ) -> Result<Summary> {
     let begin = Instant::now();
     let weights = model.initial_weights(config.seed);
-    let mut session = Session::new(model, data, config, &weights, backend)?;
+    let mut callbacks = callbacks;
+    let setup = set_up(model, data, config, &*backend, &mut callbacks)?;
+    let mut session = Session::begin(setup, &weights, backend)?;
     session.restore(checkpoint)?;
     folder.go_on(config, &checkpoint.history)?;
     folder.begin()?;
@@ -205,6 +217,29 @@ pub fn resume(
     Training::new(session, config, folder, callbacks, position)?
         .run(begin)
         .map_err(|error| retry::with_checkpoint(error, &place))
+}
+
+/// Sets a training up and tells what memory it takes.
+fn set_up<'a>(
+    model: &'a Model,
+    data: &Dataset,
+    config: &'a Config,
+    backend: &dyn Backend,
+    callbacks: &mut Callbacks<'_>,
+) -> Result<Setup<'a>> {
+    let setup = Setup::new(model, data, config, backend)?;
+    let estimate = *setup.estimate();
+    if estimate.memory.source != Source::NoDevice {
+        callbacks.event(Event::Memory(estimate));
+    }
+    if estimate.recompute && !config.recompute {
+        callbacks.event(Event::Warning(
+            "that would not fit if all results were kept: those of the forward pass are computed \
+             again where backward needs them, which takes more time and changes no bit"
+                .into(),
+        ));
+    }
+    Ok(setup)
 }
 
 /// The graph of a training step with these settings, and the parameters and statistics that

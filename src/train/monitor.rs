@@ -11,19 +11,27 @@ pub enum Monitor {
     Loss,
     /// Fraction correct; larger is better.
     Accuracy,
+    /// Fraction of the validation images whose class is among the five likeliest; larger is
+    /// better.
+    Top5,
 }
 
 impl Monitor {
-    /// `loss` or `accuracy`.
+    /// The names it goes by.
+    pub const NAMES: [&str; 3] = ["loss", "accuracy", "val_top5"];
+
+    /// By name; `val_loss` and `val_accuracy`, as Keras calls them, are `loss` and `accuracy`.
     ///
     /// # Errors
     /// [`Error::Usage`] for any other name.
     pub fn by_name(name: &str) -> Result<Self> {
         match name {
-            "loss" => Ok(Self::Loss),
-            "accuracy" => Ok(Self::Accuracy),
+            "loss" | "val_loss" => Ok(Self::Loss),
+            "accuracy" | "val_accuracy" => Ok(Self::Accuracy),
+            "val_top5" => Ok(Self::Top5),
             _ => Err(Error::Usage(format!(
-                "--monitor must be loss or accuracy, found {name:?}"
+                "--monitor must be one of {}, found {name:?}",
+                Self::NAMES.join(", ")
             ))),
         }
     }
@@ -33,6 +41,8 @@ impl Monitor {
         match self {
             Self::Loss => -row.val_loss.unwrap_or(row.loss),
             Self::Accuracy => row.val_accuracy.unwrap_or(row.accuracy),
+            // Trainings without it are refused.
+            Self::Top5 => row.val_top5.unwrap_or(0.0),
         }
     }
 }

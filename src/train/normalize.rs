@@ -1,7 +1,7 @@
 //! Normalisation as a user asks for it.
 
 use super::Config;
-use super::session::parts;
+use super::setup::parts;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::model::Model;

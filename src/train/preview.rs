@@ -2,7 +2,7 @@
 
 use super::feed::Part;
 use super::graphs::Graphs;
-use super::{Config, session};
+use super::{Config, setup};
 use crate::data::Dataset;
 use crate::error::Result;
 use crate::graph::Backend;
@@ -36,8 +36,8 @@ pub fn preview(
     config: &Config,
     backend: &mut dyn Backend,
 ) -> Result<Preview> {
-    session::check_fit(model, data)?;
-    let (train, _) = session::parts(data, config)?;
+    setup::check_fit(model, data)?;
+    let (train, _) = setup::parts(data, config)?;
     let train = train.first(ROWS);
     let method = config.method(&train.labels, model)?;
     method.augmentation.check(model.input())?;

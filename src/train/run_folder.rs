@@ -24,6 +24,10 @@ pub struct HistoryRow {
     pub val_loss: Option<f64>,
     /// Validation accuracy after it.
     pub val_accuracy: Option<f64>,
+    /// Share of the validation images whose class is among the five likeliest, where there are
+    /// more than five.
+    #[serde(default)]
+    pub val_top5: Option<f64>,
     /// Learning rate of its last update.
     pub learning_rate: f64,
     /// Wall seconds of training and validation.
@@ -56,8 +60,8 @@ pub(super) fn from_csv(text: &str, path: &Path) -> Result<Vec<HistoryRow>> {
 #[derive(Clone, Debug)]
 pub struct RunFolder {
     path: PathBuf,
-    /// Files of a run that has not begun: name and text.
-    pending: Vec<(&'static str, String)>,
+    /// Files that a run begins with: name and text.
+    first: Vec<(&'static str, String)>,
     history: Vec<HistoryRow>,
 }
 
@@ -96,7 +100,7 @@ impl RunFolder {
         let config = config_toml(config, &path)?;
         Ok(Self {
             path,
-            pending: vec![
+            first: vec![
                 (MODEL, model.to_toml()?),
                 (CONFIG, config),
                 (CLASSES, classes.join("\n") + "\n"),
@@ -114,10 +118,27 @@ impl RunFolder {
         std::fs::create_dir_all(&self.path).map_err(|e| Error::io(&self.path, "create", e))?;
         atomic::sweep(&self.path);
         atomic::sweep(&self.path.join(CHECKPOINTS));
-        for (name, text) in self.pending.drain(..) {
+        for (name, text) in &self.first {
             atomic::write(&self.path.join(name), |w| w.write_all(text.as_bytes()))?;
         }
         Ok(())
+    }
+
+    /// Makes the folder and its first files again where they are gone; whether they were.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub(super) fn restore(&self) -> Result<bool> {
+        std::fs::create_dir_all(&self.path).map_err(|e| Error::io(&self.path, "create", e))?;
+        let mut restored = false;
+        for (name, text) in &self.first {
+            let path = self.path.join(name);
+            if !path.exists() {
+                atomic::write(&path, |w| w.write_all(text.as_bytes()))?;
+                restored = true;
+            }
+        }
+        Ok(restored)
     }
 
     /// An existing run.
@@ -145,7 +166,7 @@ impl RunFolder {
         }
         Ok(Self {
             path: path.to_owned(),
-            pending: Vec::new(),
+            first: Vec::new(),
             history: Vec::new(),
         })
     }
@@ -192,7 +213,12 @@ impl RunFolder {
     /// # Errors
     /// Never, unless the settings cannot be written as TOML.
     pub(super) fn go_on(&mut self, config: &Config, history: &[HistoryRow]) -> Result<()> {
-        self.pending = vec![(CONFIG, config_toml(config, &self.path)?)];
+        self.first = vec![(CONFIG, config_toml(config, &self.path)?)];
+        for name in [MODEL, CLASSES] {
+            if let Ok(text) = std::fs::read_to_string(self.path.join(name)) {
+                self.first.push((name, text));
+            }
+        }
         self.history = history.to_vec();
         Ok(())
     }

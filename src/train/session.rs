@@ -1,23 +1,24 @@
 //! A model in training on a device: its states and programs, and running them.
 
 use super::checkpoint::State;
-use super::feed::{Metrics, Part};
+use super::feed::Metrics;
 use super::finder::Sweep;
-use super::graphs::{EVAL_BATCH, Graphs, LOGITS, MAX_STEPS, METRICS, Suspect};
-use super::method::OnNan;
+use super::graphs::{Graphs, LOGITS, MAX_STEPS, METRICS, Suspect};
 use super::pace::Pace;
+use super::progress::Progress;
 use super::schedule::{Policy, Schedule};
+use super::setup::{Runs, Setup};
 use super::stream::Feed;
 use super::{Callbacks, Checkpoint, Config, Event, Examined, HistoryRow, Position, Weights};
 use crate::compress;
-use crate::data::{Dataset, Split};
+use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::gpu::executor::Counters;
-use crate::graph::{Backend, Profile, Program, Ticket, advise_batch, largest_batch};
+use crate::graph::{Backend, Profile, Program, Ticket};
 use crate::model::Model;
-use crate::ops::Step;
 use crate::ops::batch::Shuffle;
 use crate::ops::optimizer::Optimizer;
+use crate::ops::{Step, metrics};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
@@ -34,7 +35,7 @@ pub struct Session<'a> {
     train: Feed,
     validation: Option<Feed>,
     examined: Option<Examined>,
-    programs: Programs,
+    programs: Runs<Program>,
     schedule: Schedule,
     pruning: Option<compress::Schedule>,
     steps_taken: u32,
@@ -42,68 +43,6 @@ pub struct Session<'a> {
     diverged: Option<Diverged>,
     pace: Pace,
     steady: Counters,
-}
-
-#[derive(Clone, Copy)]
-struct Programs {
-    train: Program,
-    /// The last, smaller batch of an epoch, where the images do not divide.
-    rest: Option<Program>,
-    /// Where gradients are accumulated, the update after as many batches as that takes, and
-    /// the one after those that are left at the end of an epoch.
-    update: Option<[Program; 2]>,
-    /// Where all images are on the device.
-    shuffle: Option<Program>,
-    /// With its batch.
-    evaluate: Option<(Program, usize)>,
-}
-
-impl Programs {
-    fn new(
-        graphs: &Graphs<'_>,
-        config: &Config,
-        train: &Part,
-        validation: Option<(&Part, usize)>,
-        backend: &mut dyn Backend,
-    ) -> Result<Self> {
-        let batch = config.batch_size;
-        let mut training = |batch| {
-            let graph = |batch| graphs.training(train, batch);
-            backend
-                .compile(graph(batch)?)
-                .map_err(|error| advise_batch(error, batch, backend, graph))
-        };
-        let rest = train.len % batch;
-        let whole = training(batch)?;
-        let rest = (rest > 0).then(|| training(rest)).transpose()?;
-        let group = batch * config.accumulate;
-        let mut update = None;
-        if config.accumulate > 1 {
-            let left = match train.len % group {
-                0 => group,
-                images => images,
-            };
-            let mut compile = |images| backend.compile(graphs.update(images)?);
-            update = Some([compile(group)?, compile(left)?]);
-        }
-        let mut evaluation = |(part, batch)| {
-            backend.create(LOGITS, &graphs.logits_type(batch))?;
-            let program = backend.compile(graphs.evaluation(part, batch)?)?;
-            Ok((program, batch))
-        };
-        let evaluate = validation.map(&mut evaluation).transpose()?;
-        let mut shuffle = None;
-        if !train.is_streamed() {
-            shuffle = Some(backend.compile(train.shuffle()?)?);
-        }
-        Ok(Self {
-            train: whole,
-            rest,
-            update,
-            evaluate,
-            shuffle,
-        })
-    }
 }
 
 /// A step that was not finite, and where it was.
@@ -116,71 +55,72 @@ struct Diverged {
 }
 
 /// A submission on its way back.
-struct InFlight {
+pub(super) struct InFlight {
     ticket: Ticket,
-    steps: Vec<Step>,
+    pub(super) steps: Vec<Step>,
     images: usize,
     /// The logits that follow the metrics, of an evaluation.
     logits: Option<Ticket>,
 }
 
 impl<'a> Session<'a> {
-    /// Uploads data and weights and compiles the programs.
+    /// A training set up and begun at once, see [`Setup::new`] and [`begin`](Self::begin).
     ///
     /// # Errors
-    /// If data and model do not fit, or the device is too small; then with the largest
-    /// batch that would do.
+    /// As these.
     pub fn new(
         model: &'a Model,
         data: &Dataset,
         config: &'a Config,
         weights: &Weights,
+        backend: Box<dyn Backend>,
+    ) -> Result<Self> {
+        Self::begin(
+            Setup::new(model, data, config, &*backend)?,
+            weights,
+            backend,
+        )
+    }
+
+    /// Uploads data and weights and compiles the programs.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn begin(
+        setup: Setup<'a>,
+        weights: &Weights,
         mut backend: Box<dyn Backend>,
     ) -> Result<Self> {
-        check_fit(model, data)?;
-        let (train, validation) = parts(data, config)?;
-        if config.batch_size > train.len() {
-            return Err(Error::Usage(format!(
-                "--batch-size {} is larger than the {} training images",
-                config.batch_size,
-                train.len()
-            )));
-        }
-        let method = config.method(&train.labels, model)?;
-        method.augmentation.check(model.input())?;
-        let optimizer = method.optimizer;
-        let limit = backend.max_binding();
+        let Setup {
+            model,
+            config,
+            graphs,
+            train: (part, split),
+            validation,
+            runs,
+            ..
+        } = setup;
+        let train = Feed::new(part, split, &mut *backend)?;
         let classes = model.classes();
-        let examined = validation.clone().map(|v| Examined::new(v, classes));
-        let graphs = Graphs::new(model, method, limit);
-        let budget = config.data_bytes(limit);
-        let part = |name, split: &Split| Part::new(name, split.len(), data.shape, limit);
-        let part_of_train = part("train", &train).within(budget, config.batch_size);
-        let budget = budget.saturating_sub(part_of_train.bytes());
-        let train = Feed::new(part_of_train, train, &mut *backend)?;
+        let examined = validation
+            .as_ref()
+            .map(|v| Examined::new(v.1.clone(), classes));
         let validation = validation
-            .map(|split| {
-                let part = part("validation", &split);
-                let batch = evaluation_batch(&graphs, &part, &*backend);
-                let part = part.within(budget, batch);
-                Ok::<_, Error>((Feed::new(part, split, &mut *backend)?, batch))
-            })
+            .map(|(part, split)| Feed::new(part, split, &mut *backend))
             .transpose()?;
         graphs.create_states(&mut *backend, weights)?;
-        let evaluated = validation
-            .as_ref()
-            .map(|(feed, batch)| (feed.part(), *batch));
-        let programs = Programs::new(&graphs, config, train.part(), evaluated, &mut *backend)?;
-        let validation = validation.map(|(feed, _)| feed);
+        if let Some((_, batch)) = &runs.evaluate {
+            backend.create(LOGITS, &graphs.logits_type(*batch))?;
+        }
+        let programs = runs.try_map(&mut |graph| backend.compile(graph))?;
         let group = config.batch_size * config.accumulate;
         let images = train.part().len;
         let schedule = config.schedule(images.div_ceil(group))?;
         let steps = images.div_ceil(config.batch_size) * config.epochs;
-        let pruning = config.pruning(steps);
         Ok(Self {
             model,
             config,
-            optimizer,
+            optimizer: graphs.optimizer(),
             graphs,
             backend,
             train,
@@ -188,7 +128,7 @@ impl<'a> Session<'a> {
             examined,
             programs,
             schedule,
-            pruning,
+            pruning: config.pruning(steps),
             steps_taken: 0,
             diverged: None,
             pace: Pace::new(MAX_STEPS),
@@ -220,6 +160,11 @@ impl<'a> Session<'a> {
     /// Whether there are images to validate on.
     pub fn validates(&self) -> bool {
         self.validation.is_some()
+    }
+
+    /// Whether being among the five likeliest classes says anything.
+    pub(super) fn ranks_five(&self) -> bool {
+        self.model.classes() > metrics::TOP
     }
 
     /// Trains from `position` to the end of its epoch, or until the callbacks stop it or
@@ -614,135 +559,4 @@ impl<'a> Session<'a> {
     pub fn weights(&mut self) -> Result<Weights> {
         self.graphs.read_weights(&mut *self.backend)
     }
-}
-
-/// Images of an evaluation step that the device is large enough for.
-fn evaluation_batch(graphs: &Graphs<'_>, part: &Part, backend: &dyn Backend) -> usize {
-    let graph = |batch| graphs.evaluation(part, batch);
-    largest_batch(part.len.min(EVAL_BATCH), backend, graph).max(1)
-}
-
-/// An epoch so far.
-struct Progress<'a> {
-    position: &'a mut Position,
-    total: usize,
-    config: &'a Config,
-    started: Instant,
-    /// Seconds of the epoch before that.
-    earlier: f64,
-}
-
-impl<'a> Progress<'a> {
-    fn new(position: &'a mut Position, total: usize, config: &'a Config) -> Self {
-        Self {
-            earlier: position.seconds,
-            position,
-            total,
-            config,
-            started: Instant::now(),
-        }
-    }
-
-    fn seconds(&self) -> f64 {
-        self.earlier + self.started.elapsed().as_secs_f64()
-    }
-
-    /// Counts the steps that came back; up to one that is not finite, which is returned, or
-    /// without such ones.
-    fn add(
-        &mut self,
-        sent: &InFlight,
-        rows: &[Metrics],
-        callbacks: &mut Callbacks<'_>,
-    ) -> Option<Step> {
-        let epoch = self.position.epoch;
-        let log_every = self.config.log_every;
-        let mut diverged = None;
-        for (step, row) in sent.steps.iter().zip(rows) {
-            if row.not_finite && self.config.on_nan == OnNan::Stop {
-                diverged = Some(*step);
-                break;
-            }
-            self.position.steps = step.number;
-            self.position.images += step.count as usize;
-            if row.not_finite {
-                self.position.skipped += 1;
-                let step = step.number;
-                callbacks.event(Event::Skipped { step, epoch });
-                continue;
-            }
-            self.position.metrics.add(row);
-            if log_every > 0 && (step.number as usize).is_multiple_of(log_every) {
-                callbacks.event(Event::Step {
-                    step: step.number,
-                    epoch,
-                    loss: row.loss(),
-                    images_per_s: self.images_per_s(),
-                });
-            }
-        }
-        callbacks.event(Event::Progress {
-            epoch,
-            done: self.position.images,
-            total: self.total,
-            metrics: self.position.metrics,
-            images_per_s: self.images_per_s(),
-            learning_rate: sent.steps.last().map_or(0.0, |step| step.learning_rate),
-        });
-        diverged
-    }
-
-    fn images_per_s(&self) -> f64 {
-        self.position.images as f64 / self.seconds().max(1e-9)
-    }
-}
-
-/// The images that a training with these settings validates on, where there are any.
-///
-/// # Errors
-/// If the settings leave none to train or to validate on.
-pub fn validation_images(data: &Dataset, config: &Config) -> Result<Option<Split>> {
-    parts(data, config).map(|(_, validation)| validation)
-}
-
-/// The images to train on and those to validate on.
-pub(super) fn parts(data: &Dataset, config: &Config) -> Result<(Split, Option<Split>)> {
-    let limited = match config.limit {
-        Some(limit) => data.train.first(limit),
-        None => data.train.clone(),
-    };
-    match config.val_split {
-        Some(fraction) => {
-            let [train, validation] = limited.cut(fraction)?;
-            Ok((train, Some(validation)))
-        }
-        None => Ok((limited, data.test.clone())),
-    }
-}
-
-pub(super) fn check_fit(model: &Model, data: &Dataset) -> Result<()> {
-    if data.shape != model.input() {
-        return Err(Error::model(
-            model.name(),
-            format!(
-                "takes images of {:?} (channels, rows, columns), the data set {} has {:?}",
-                model.input(),
-                data.name,
-                data.shape
-            ),
-        ));
-    }
-    if data.classes.len() > model.classes() {
-        return Err(Error::model(
-            model.name(),
-            format!(
-                "has {} outputs, the data set {} has {} classes (labels 0 to {})",
-                model.classes(),
-                data.name,
-                data.classes.len(),
-                data.classes.len() - 1
-            ),
-        ));
-    }
-    Ok(())
 }

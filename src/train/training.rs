@@ -135,6 +135,9 @@ impl<'a, 'c> Training<'a, 'c> {
             accuracy: metrics.accuracy(),
             val_loss: validation.map(|m| m.loss()),
             val_accuracy: validation.map(|m| m.accuracy()),
+            val_top5: validation
+                .filter(|_| self.session.ranks_five())
+                .map(|m| m.top5_accuracy()),
             learning_rate: self.session.learning_rate(),
             seconds: seconds + started.elapsed().as_secs_f64(),
             images_per_s: metrics.samples / seconds,
@@ -202,6 +205,7 @@ impl<'a, 'c> Training<'a, 'c> {
     fn save(&mut self, row: &HistoryRow) -> Result<()> {
         let weights = self.session.weights()?;
         let best = self.best() == Some(row.epoch);
+        self.restore();
         match self.folder.save_epoch(row, &weights, best) {
             Err(error) if !self.all_done() && !self.callbacks.stopped() => {
                 self.warn(&error, "the next epoch");
@@ -222,11 +226,24 @@ impl<'a, 'c> Training<'a, 'c> {
         let history = self.folder.history();
         let checkpoint = self.session.checkpoint(&self.position, history)?;
         let keep = self.config.keep_checkpoints;
+        self.restore();
         if let Err(error) = self.folder.save_checkpoint(&checkpoint, keep) {
             self.warn(&error, "the next checkpoint");
         }
         self.last_turn = Instant::now();
         Ok(())
+    }
+
+    /// Makes the run folder again where it is gone. Where that cannot be, saving fails, and
+    /// tells.
+    fn restore(&mut self) {
+        if matches!(self.folder.restore(), Ok(true)) {
+            let text = format!(
+                "files of {} were gone; they are written again, but for earlier checkpoints",
+                self.folder.path().display()
+            );
+            self.callbacks.event(Event::Warning(text));
+        }
     }
 
     fn warn(&mut self, error: &Error, next: &str) {

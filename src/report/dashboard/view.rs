@@ -106,7 +106,8 @@ impl View {
             Event::Skipped { step, .. } => self.line(format!("step {step} was skipped")),
             Event::Epoch(row) => self.line(epoch_line(row)),
             Event::Warning(text) => self.line(format!("warning: {text}")),
-            Event::Profile(_) | Event::End(_) => {}
+            // It comes before there is anything to watch.
+            Event::Memory(_) | Event::Profile(_) | Event::End(_) => {}
         }
     }
 
@@ -157,11 +158,6 @@ impl View {
             numbers.push(("learning rate", format!("{:.3e}", now.learning_rate)));
             numbers.push(("images/s", grouped(now.images_per_s.max(0.0) as u64)));
         }
-        let left = match self.left() {
-            Some(left) => format!(", {} left", duration(left.as_secs_f64())),
-            None => String::new(),
-        };
-        numbers.push(("time", duration(elapsed.as_secs_f64()) + &left));
         if let Some(best) = self.best {
             numbers.push(("best", format!("epoch {best}")));
         }
@@ -174,6 +170,11 @@ impl View {
                 bytes(activations)
             ),
         ));
+        let left = match self.left() {
+            Some(left) => format!(", {} left", duration(left.as_secs_f64())),
+            None => String::new(),
+        };
+        numbers.push(("time", duration(elapsed.as_secs_f64()) + &left));
         numbers
     }
 }

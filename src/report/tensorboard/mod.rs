@@ -102,6 +102,7 @@ impl TensorBoard {
         let since = Metrics {
             loss_sum: now.loss_sum - before.loss_sum,
             correct: now.correct - before.correct,
+            top5: now.top5 - before.top5,
             samples: now.samples - before.samples,
             not_finite: false,
         };
@@ -173,6 +174,7 @@ impl Observer for TensorBoard {
             scalar("epoch_loss", loss),
             scalar("epoch_accuracy", accuracy),
         ];
+        values.extend(row.val_top5.map(|share| scalar("epoch_top5", share)));
         if let Some(examined) = seen.examined {
             let mistakes = Findings::new(examined).mistakes;
             let images: Vec<u8> = mistakes.iter().flat_map(|m| m.image.clone()).collect();
@@ -236,7 +238,7 @@ mod tests {
             epoch,
             done,
             total: 20,
-            metrics: Metrics::from_row(&[sums[0], sums[1], sums[2], 0.0]),
+            metrics: Metrics::from_row(&[sums[0], sums[1], sums[2], 0.0, sums[2]]),
             images_per_s: 100.0,
             learning_rate: 0.25,
         }
