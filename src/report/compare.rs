@@ -82,7 +82,7 @@ impl Comparison {
             let seconds = run.history.iter().map(|row| row.seconds).sum();
             let cells = [
                 Some(format!(
-                    "<span class=\"legend\"><span><i class=\"c{}{}\"></i></span></span>{}",
+                    "<span class=\"swatch\"><i class=\"c{}{}\"></i>{}</span>",
                     i % COLORS,
                     if i >= COLORS { " dashed" } else { "" },
                     escaped(&run.name)
@@ -96,7 +96,6 @@ impl Comparison {
                 best.map(|(accuracy, epoch)| format!("{:.2}% ({epoch})", 100.0 * accuracy)),
                 last.map(|row| format!("{:.0}", row.images_per_s)),
                 Some(duration(seconds)),
-                run.device.as_deref().map(escaped),
             ];
             cells.map(Option::unwrap_or_default).to_vec()
         });
@@ -111,9 +110,30 @@ impl Comparison {
             "#Best accuracy (epoch)",
             "#Images/s",
             "#Time",
-            "Device",
         ];
-        table(&headings, &rows.collect::<Vec<_>>())
+        table(&headings, &rows.collect::<Vec<_>>()) + &self.devices()
+    }
+
+    /// Which runs were trained on what, as far as it is known.
+    fn devices(&self) -> String {
+        let mut devices: Vec<(&str, Vec<&str>)> = Vec::new();
+        for run in &self.runs {
+            let Some(device) = run.device.as_deref() else {
+                continue;
+            };
+            match devices.iter_mut().find(|(known, _)| *known == device) {
+                Some((_, runs)) => runs.push(&run.name),
+                None => devices.push((device, vec![&run.name])),
+            }
+        }
+        let line = |(device, runs): (&str, Vec<&str>)| {
+            let which = match runs.len() == self.runs.len() {
+                true => "All".to_owned(),
+                false => escaped(&runs.join(", ")),
+            };
+            format!("<p>{which} on {}</p>", escaped(device))
+        };
+        devices.into_iter().map(line).collect()
     }
 
     fn curves(&self) -> String {

@@ -99,12 +99,12 @@ pub fn table(found: &FoundRates) -> String {
 
 /// The ends of the losses that are shown: a diverging end would press all else to the ground.
 fn shown(points: &[RatePoint]) -> [f64; 2] {
-    let smoothed = points.iter().map(|p| p.smoothed);
-    let [low, high] = smoothed.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], v| {
-        [low.min(v), high.max(v)]
-    });
+    let low = points.iter().map(|p| p.smoothed.min(p.loss));
+    let low = low.fold(f64::INFINITY, f64::min);
+    let high = points.iter().map(|p| p.smoothed);
+    let high = high.fold(f64::NEG_INFINITY, f64::max);
     let first = points.first().map_or(high, |p| p.smoothed);
-    [0.9 * low, high.min(1.5 * first.max(low))]
+    [low, high.min(1.5 * first.max(low))]
 }
 
 #[cfg(test)]

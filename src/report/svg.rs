@@ -69,9 +69,14 @@ impl Scale {
     /// A linear axis of round ends that holds `values`.
     pub fn linear(values: impl Iterator<Item = f64>, pixels: [f64; 2]) -> Self {
         let [low, high] = range(values);
-        let step = round_step(high - low);
+        // Round ends are further apart, which may ask for a larger step.
+        let ends = |span: f64| {
+            let step = round_step(span);
+            [(low / step).floor() * step, (high / step).ceil() * step]
+        };
+        let [first, last] = ends(high - low);
         Self {
-            values: [(low / step).floor() * step, (high / step).ceil() * step],
+            values: ends(last - first),
             pixels,
             logarithmic: false,
         }
@@ -117,9 +122,11 @@ impl Scale {
             return all.filter(|v| *v >= low && *v <= high).collect();
         }
         let step = round_step(high - low);
-        let count = ((high - low) / step).round() as i64;
-        let first = (low / step).round() as i64;
-        (first..=first + count).map(|i| i as f64 * step).collect()
+        // A hair beyond the ends: they may be rounded.
+        let [first, last] = [(low / step - 1e-6).ceil(), (high / step + 1e-6).floor()];
+        (first as i64..=last as i64)
+            .map(|i| i as f64 * step)
+            .collect()
     }
 }
 
@@ -200,6 +207,17 @@ mod tests {
         assert_eq!(ticks, ["0", "0.2", "0.4", "0.6", "0.8", "1"]);
         assert_eq!(axis.at(0.25), 25.0);
         assert_eq!(axis.at(7.0), 100.0);
+        // Ticks lie on the axis, also where its round ends make it longer.
+        for [low, high] in [[1.78, 2.69], [0.4, 0.56], [0.0, 0.47], [-3.1, 8.0]] {
+            let axis = Scale::linear([low, high].into_iter(), [0.0, 100.0]);
+            let ticks = axis.ticks();
+            let [first, last] = axis.values;
+            assert!(
+                ticks.iter().all(|t| *t > first - 1e-9 && *t < last + 1e-9),
+                "{axis:?}"
+            );
+            assert!(ticks.len() >= 3 && first <= low && last >= high, "{axis:?}");
+        }
         let axis = Scale::logarithmic([0.01, 0.0, 10.0].into_iter(), [0.0, 1.0]);
         let ticks: Vec<_> = axis.ticks().into_iter().map(short).collect();
         assert_eq!(ticks, ["0.01", "0.1", "1", "10"]);
