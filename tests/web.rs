@@ -267,9 +267,10 @@ try {
     const { Model, decode } = await import("./gpucnn.js");
     const model = await Model.load("./");
     const blob = await (await fetch("./probe.png")).blob();
-    const logits = await model.run(await decode(blob, model.plan.input));
+    const pixels = await decode(blob, model.plan.input);
+    const logits = await model.run(pixels);
     const top = await model.classify(blob, 3);
-    result = { logits: [...logits], top, adapter: model.adapter.architecture };
+    result = { pixels: [...pixels], logits: [...logits], top, adapter: model.adapter.architecture };
 } catch (error) {
     result = { error: `${error}` };
 }
@@ -366,11 +367,12 @@ fn in_chromium(folder: &Path, profile: &Path) -> Value {
 }
 
 #[test]
-#[ignore = "needs Chromium with SwiftShader"]
+#[ignore = "needs Chromium with SwiftShader; .ci/run runs it"]
 fn a_browser_gives_what_predict_gives() {
-    for preset in ["mnist-cnn", "resnet20"] {
+    let inverted = Model::from_toml(INVERTED, "inverted").unwrap();
+    for model in [Model::load("mnist-cnn").unwrap(), inverted] {
         let files = Files::new();
-        let model = Model::load(preset).unwrap();
+        let name = model.name();
         let weights = model.initial_weights(3);
         files.write("run/model.toml", model.to_toml().unwrap());
         safetensors::save(
@@ -379,7 +381,7 @@ fn a_browser_gives_what_predict_gives() {
             &BTreeMap::new(),
         )
         .unwrap();
-        // Neither the model's size nor grey: both sides resize and convert it.
+        // Neither the model's size nor grey: both sides resize and convert it, to the same bytes.
         let picture = image::RgbImage::from_raw(61, 47, noise(3 * 61 * 47)).unwrap();
         let picture = image::imageops::blur(&picture, 2.0);
         let path = files.text("probe.png");
@@ -395,11 +397,12 @@ fn a_browser_gives_what_predict_gives() {
         std::fs::copy(&path, folder.join("probe.png")).unwrap();
         let result = in_chromium(&folder, &files.path("profile"));
         assert!(result["error"].is_null(), "{result}");
-        eprintln!("{preset} on {}", result["adapter"]);
-
         let pixels = gpucnn::data::image::load(Path::new(&path), model.input()).unwrap();
+        let found: Vec<u8> = serde_json::from_value(result["pixels"].clone()).unwrap();
+        let apart = pixels.iter().zip(&found).filter(|(a, b)| a != b).count();
+        assert_eq!((found.len(), apart), (pixels.len(), 0), "{name}: pixels");
         let logits: Vec<f32> = serde_json::from_value(result["logits"].clone()).unwrap();
-        assert_close(&logits, &expected(&model, &weights, &pixels), BOUND, preset);
+        assert_close(&logits, &expected(&model, &weights, &pixels), BOUND, name);
         for (found, expected) in items(&result, "top")
             .iter()
             .zip(predicted.as_array().unwrap())

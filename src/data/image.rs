@@ -62,7 +62,7 @@ pub(super) fn planar(path: &Path, image: DynamicImage, shape: [usize; 3]) -> Res
         image.resize_exact(width, height, FilterType::Triangle)
     };
     match channels {
-        1 => Ok(image.into_luma8().into_raw()),
+        1 => Ok(grey(image)),
         3 => {
             let pixels = image.into_rgb8().into_raw();
             let plane = |c: usize| pixels.iter().skip(c).step_by(3).copied();
@@ -73,4 +73,19 @@ pub(super) fn planar(path: &Path, image: DynamicImage, shape: [usize; 3]) -> Res
             format!("images have 1 channel (grey) or 3 (RGB), the model wants {other}"),
         )),
     }
+}
+
+/// The luma of BT.709, rounded: 0.2126 R + 0.7152 G + 0.0722 B. In integers, so that the web
+/// export's script gets the same bytes.
+fn grey(image: DynamicImage) -> Vec<u8> {
+    if let DynamicImage::ImageLuma8(grey) = image {
+        return grey.into_raw();
+    }
+    let bytes = image.into_rgb8().into_raw();
+    let (pixels, _) = bytes.as_chunks();
+    let luma = |[r, g, b]: &[u8; 3]| {
+        let [r, g, b] = [*r, *g, *b].map(u32::from);
+        ((2126 * r + 7152 * g + 722 * b + 5000) / 10_000) as u8
+    };
+    pixels.iter().map(luma).collect()
 }

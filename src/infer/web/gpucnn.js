@@ -141,7 +141,7 @@ export async function decode(blob, [channels, rows, columns]) {
     const plane = rows * columns;
     const pixels = new Uint8Array(channels * plane);
     if (channels === 3) planes.forEach((p, c) => pixels.set(p, c * plane));
-    else for (let i = 0; i < plane; i++) pixels[i] = Math.floor((2126 * planes[0][i] + 7152 * planes[1][i] + 722 * planes[2][i]) / 10000);
+    else for (let i = 0; i < plane; i++) pixels[i] = Math.floor((2126 * planes[0][i] + 7152 * planes[1][i] + 722 * planes[2][i] + 5000) / 10000);
     return pixels;
 }
 
