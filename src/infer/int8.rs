@@ -66,11 +66,17 @@ pub(super) fn rewrite(graph: &mut Graph, int8: &Int8) -> Result<()> {
         let Some(scales) = int8.get(&node.layer) else {
             return Ok(None);
         };
-        let (window, flat) = match (node.op.downcast::<Conv2d>(), node.op.downcast::<MatMul>()) {
-            (Some(conv), _) => (conv.window, false),
-            (_, Some(_)) => (Window::new([1, 1]), true),
-            _ => return Ok(None),
-        };
+        // What else the node does, such as adding its bias, the integer one must do too.
+        let (window, flat, bias, activation) =
+            match (node.op.downcast::<Conv2d>(), node.op.downcast::<MatMul>()) {
+                (Some(conv), _) if conv.groups == 1 && conv.pool.is_none() => {
+                    (conv.window, false, conv.bias, conv.activation)
+                }
+                (_, Some(product)) if !product.transpose_a && product.transpose_b => {
+                    (Window::new([1, 1]), true, product.bias, product.activation)
+                }
+                _ => return Ok(None),
+            };
         let quantize = QuantizeInt8 {
             inverse: 1.0 / scales.input,
         };
@@ -84,11 +90,13 @@ pub(super) fn rewrite(graph: &mut Graph, int8: &Int8) -> Result<()> {
         let conv = Conv2dInt8 {
             window,
             filters,
-            bias: false,
+            bias,
             flat,
-            activation: Default::default(),
+            activation,
         };
-        graph.add1(Box::new(conv), &[x, w, scale]).map(Some)
+        let mut inputs = vec![x, w, scale];
+        inputs.extend(&node.inputs[2..]);
+        graph.add1(Box::new(conv), &inputs).map(Some)
     })
 }
 
