@@ -32,6 +32,8 @@ pub struct OpenOptions {
     /// The layout of tensors in half precision, where it should not follow from the
     /// adapter's features.
     pub half: Option<Half>,
+    /// Binds at most this many bytes of one tensor, where the device would more. For tests.
+    pub max_binding: Option<u64>,
 }
 
 /// The longest wait for a submission. Training's take some tens of milliseconds, and drivers
@@ -189,7 +191,10 @@ impl Gpu {
             .map_err(|e| Error::Device(format!("{} cannot be opened: {e}", info.name)))?;
         let failure = Failure::default();
         watch(&device, &failure);
-        let profile = profile_of(&info, features, &limits, &options);
+        let mut profile = profile_of(&info, features, &limits, &options);
+        if let Some(most) = options.max_binding {
+            profile.max_binding = profile.max_binding.min(most);
+        }
         log::info!("opened {} with the {} profile", info.name, profile.kind);
         Ok(Rc::new(Self {
             device,

@@ -71,15 +71,27 @@ impl Graph {
         Ok(Listing { memory, dispatches })
     }
 
-    /// The graph with those results in f32 again that one of their kernels cannot use in
-    /// half precision, see [`Half`](crate::gpu::half::Half).
+    /// The graph as a device of this profile can hold it: with products taken apart whose
+    /// weight it cannot bind at once, and with those results in f32 again that one of their
+    /// kernels cannot use in half precision, see [`Half`](crate::gpu::half::Half).
     ///
     /// # Errors
     /// [`Error::Limit`] where the profile's limits do not allow a kernel.
     pub fn storable(&self, profile: &Profile) -> Result<Cow<'_, Self>> {
+        if self.has_products_above(profile.max_binding) {
+            let split = self.clone().split_products(profile.max_binding)?;
+            let refused = split.not_storable(profile)?;
+            return Ok(Cow::Owned(split.in_full(&refused)));
+        }
         if !self.values.iter().any(|v| v.half) {
             return Ok(Cow::Borrowed(self));
         }
+        let refused = self.not_storable(profile)?;
+        Ok(Cow::Owned(self.clone().in_full(&refused)))
+    }
+
+    /// The results that one of their kernels cannot use in half precision.
+    fn not_storable(&self, profile: &Profile) -> Result<HashSet<Value>> {
         let mut refused = HashSet::new();
         for node in self.nodes() {
             for dispatch in self.launch(node, profile)?.dispatches {
@@ -102,7 +114,7 @@ impl Graph {
                 }
             }
         }
-        Ok(Cow::Owned(self.clone().in_full(&refused)))
+        Ok(refused)
     }
 
     /// The root of what a binding refers to, if that is kept in half precision.

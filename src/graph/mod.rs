@@ -19,6 +19,7 @@ mod memory;
 mod passes;
 mod recompute;
 mod reference;
+mod split;
 
 pub use arena::{Arena, Part, chunks};
 pub use backend::{Available, Backend, Profile, Program, Ticket, Timing};

@@ -16,11 +16,25 @@ use std::rc::Rc;
 ///
 /// `GPUCNN_TEST_DEVICE` names another adapter.
 pub fn open(profile: ProfileKind, runtime_checks: bool) -> Rc<Gpu> {
-    open_with(profile, runtime_checks, None)
+    opened(profile, runtime_checks, None, None)
 }
 
 /// As [`open`], with a layout of half precision that need not be the adapter's.
 pub fn open_with(profile: ProfileKind, runtime_checks: bool, half: Option<Half>) -> Rc<Gpu> {
+    opened(profile, runtime_checks, half, None)
+}
+
+/// As [`open`], binding at most `max_binding` bytes of one tensor.
+pub fn open_bound(profile: ProfileKind, runtime_checks: bool, max_binding: u64) -> Rc<Gpu> {
+    opened(profile, runtime_checks, None, Some(max_binding))
+}
+
+fn opened(
+    profile: ProfileKind,
+    runtime_checks: bool,
+    half: Option<Half>,
+    max_binding: Option<u64>,
+) -> Rc<Gpu> {
     let options = OpenOptions {
         name: std::env::var("GPUCNN_TEST_DEVICE").ok(),
         profile: Some(profile),
@@ -30,6 +44,7 @@ pub fn open_with(profile: ProfileKind, runtime_checks: bool, half: Option<Half>)
         // Kernels must not care how they read: those with checks read buffers.
         stage_all: !runtime_checks,
         half,
+        max_binding,
     };
     Gpu::open(options).expect("the tests need a Vulkan, Metal or DX12 adapter; see README.md")
 }

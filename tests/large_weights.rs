@@ -1,0 +1,109 @@
+//! A dense layer whose weight is more than the device binds at once trains and predicts as it
+//! would on a device that binds it whole.
+
+mod support;
+
+use gpucnn::data::{Dataset, Split};
+use gpucnn::gpu::profile::ProfileKind;
+use gpucnn::graph::GpuBackend;
+use gpucnn::infer::Predictor;
+use gpucnn::model::{Dense, Flatten, Model};
+use gpucnn::ops::Draw;
+use gpucnn::ops::activation::Function::Relu;
+use gpucnn::train::{Callbacks, Config, RunFolder, Weights, train};
+
+/// The second layer's weight has 600,000 bytes, 64 rows of it 128,000.
+fn model() -> Model {
+    Model::builder("wide", [1, 8, 8])
+        .add(Flatten)
+        .add(Dense::new(500).activation(Relu))
+        .add(Dense::new(300).activation(Relu))
+        .add(Dense::new(5))
+        .build()
+        .unwrap()
+}
+
+const LIMIT: u64 = 128 << 10;
+
+fn data() -> Dataset {
+    let mut draw = Draw::new(9);
+    let mut split = |len: usize| Split {
+        images: (0..len * 64).map(|_| draw.int(0, 255) as u8).collect(),
+        labels: (0..len).map(|_| draw.int(0, 4) as u32).collect(),
+    };
+    Dataset {
+        name: "random".into(),
+        shape: [1, 8, 8],
+        classes: (0..5).map(|c| c.to_string()).collect(),
+        train: split(30),
+        test: Some(split(9)),
+        notes: vec![],
+    }
+}
+
+/// Weights after an epoch, and the logits of two images by them.
+fn run(profile: ProfileKind, limit: Option<u64>) -> (Weights, Vec<Vec<f32>>) {
+    let (model, data) = (model(), data());
+    let config = Config {
+        data: "random".into(),
+        epochs: 1,
+        batch_size: 8,
+        optimizer: "momentum".into(),
+        learning_rate: 0.01,
+        clip_norm: Some(1.0),
+        ..Config::default()
+    };
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("run");
+    let mut folder = RunFolder::create(Some(&path), &model, &config, &data.classes).unwrap();
+    let gpu = support::open_bound(profile, true, limit);
+    let device = || Box::new(GpuBackend::new(gpu.clone()).unwrap());
+    let start = model.initial_weights(1);
+    let mut ignore = |_| {};
+    let callbacks = Callbacks::new(&mut ignore);
+    train(
+        &model,
+        &data,
+        &config,
+        &start,
+        device(),
+        &mut folder,
+        callbacks,
+    )
+    .unwrap();
+    let weights = folder.weights(&model).unwrap();
+    let mut predictor = Predictor::new(&model, &weights, 2, device()).unwrap();
+    let logits = predictor.logits(&data.train.images[..128]).unwrap();
+    (weights, logits)
+}
+
+/// Both add the same f32 products, in another order: after four steps each weight has moved
+/// by its gradients' rounding times the rate, far below 1e-6 here.
+#[test]
+fn a_weight_above_the_limit_trains_as_one_below() {
+    for profile in [ProfileKind::CpuLike, ProfileKind::Gpu] {
+        let (expected, expected_logits) = run(profile, None);
+        let (found, logits) = run(profile, Some(LIMIT));
+        for (name, tensor) in &expected {
+            let pairs = found[name].data().iter().zip(tensor.data());
+            let largest = pairs.map(|(f, e)| (f - e).abs()).fold(0.0, f32::max);
+            assert!(largest <= 1e-6, "{profile} {name}: {largest}");
+        }
+        let pairs = logits.concat().into_iter().zip(expected_logits.concat());
+        let largest = pairs.map(|(f, e)| (f - e).abs()).fold(0.0, f32::max);
+        assert!(largest <= 1e-5, "{profile}: {largest}");
+    }
+}
+
+#[test]
+fn a_row_above_the_limit_is_an_error_that_names_the_layer() {
+    let model = model();
+    let gpu = support::open_bound(ProfileKind::CpuLike, true, Some(100_000));
+    let backend = Box::new(GpuBackend::new(gpu).unwrap());
+    let error = Predictor::new(&model, &model.initial_weights(1), 2, backend).err();
+    let error = error.expect("64 rows are 128,000 bytes").to_string();
+    assert!(
+        error.contains("fc2") && error.contains("max_storage_buffer_binding_size"),
+        "{error}"
+    );
+}
