@@ -8,6 +8,7 @@ use crate::ops::bias::BiasAdd;
 use crate::ops::binary::{Binary, BinaryOp};
 use crate::ops::concat::Concat;
 use crate::ops::conv2d::Conv2d;
+use crate::ops::layer_norm::LayerNorm2d;
 use crate::ops::matmul::MatMul;
 use crate::ops::pad::{Pad, Slice};
 use crate::ops::pool2d::{AvgPool2d, GlobalAvgPool, MaxPool2d};
@@ -47,10 +48,20 @@ impl Place<'_> {
 
     /// Adds a node on the way to the output; returns what its result is called.
     fn step(&mut self, op_type: &str, inputs: &[&str]) -> String {
+        self.step_with(op_type, inputs, |node| node)
+    }
+
+    /// As [`step`](Self::step), of a node with attributes.
+    fn step_with(
+        &mut self,
+        op_type: &str,
+        inputs: &[&str],
+        attributes: impl FnOnce(NodeProto) -> NodeProto,
+    ) -> String {
         let count = self.file.node.len();
         let name = format!("{}/{}_{count}", self.output, op_type.to_lowercase());
         let inputs = inputs.iter().map(|i| (*i).to_owned()).collect();
-        self.push(node(op_type, inputs, &name));
+        self.push(attributes(node(op_type, inputs, &name)));
         name
     }
 
@@ -128,6 +139,9 @@ fn elementwise(op: &dyn Op, place: &mut Place<'_>) -> Option<NodeProto> {
             .activation
             .is_none()
             .then(|| with(norm, "epsilon", op.epsilon));
+    }
+    if let Some(op) = op.downcast::<LayerNorm2d>() {
+        return Some(layer_norm(op.epsilon, place));
     }
     if let Some(Softmax { axis, log }) = op.downcast() {
         let softmax = if *log { "LogSoftmax" } else { "Softmax" };
@@ -258,6 +272,21 @@ fn bias(place: &mut Place<'_>) -> NodeProto {
     let [x, b] = [0, 1].map(|i| place.inputs[i].clone());
     let b = place.step("Unsqueeze", &[&b, &axes]);
     place.last("Add", vec![x, b])
+}
+
+/// Over the channels, which ONNX normalises where they are the last axis.
+fn layer_norm(epsilon: f64, place: &mut Place<'_>) -> NodeProto {
+    let last = place.shapes[0][0].rank() - 1;
+    let norm = |node| with(with(node, "axis", last), "epsilon", epsilon);
+    if last == 1 {
+        return norm(place.whole("LayerNormalization"));
+    }
+    let [x, gamma, beta] = [0, 1, 2].map(|i| place.inputs[i].clone());
+    let there = [vec![0], (2..=last).collect(), vec![1]].concat();
+    let back: Vec<usize> = [vec![0, last], (1..last).collect()].concat();
+    let x = place.step_with("Transpose", &[&x], |node| with(node, "perm", there));
+    let y = place.step_with("LayerNormalization", &[&x, &gamma, &beta], norm);
+    with(place.last("Transpose", vec![y]), "perm", back)
 }
 
 fn pad(op: &Pad, place: &mut Place<'_>) -> NodeProto {
