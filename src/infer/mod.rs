@@ -103,6 +103,20 @@ impl Predictor {
         self.backend.describe()
     }
 
+    /// Runs each program once, on black images: drivers compile a kernel when it first runs,
+    /// which may take longer than a thousand runs.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn warm_up(&mut self) -> Result<()> {
+        let image: usize = self.input.iter().product();
+        let batches: Vec<usize> = self.programs.iter().map(|(images, _)| *images).collect();
+        for images in batches {
+            self.logits(&vec![0; images * image])?;
+        }
+        Ok(())
+    }
+
     /// The logits of images given as bytes [N, C, H, W], image after image.
     ///
     /// # Errors

@@ -89,7 +89,11 @@ impl Batcher {
         let work = move || {
             let predictor = open().and_then(|backend| {
                 let (sizes, int8) = (sizes(max_batch), service.int8.as_ref());
-                Predictor::with_batches(&service.model, &service.weights, int8, &sizes, backend)
+                let (model, weights) = (&service.model, &service.weights);
+                let mut predictor = Predictor::with_batches(model, weights, int8, &sizes, backend)?;
+                // Else the first request of each number of images would wait for the driver.
+                predictor.warm_up()?;
+                Ok(predictor)
             });
             let predictor = match predictor {
                 Ok(predictor) => predictor,
