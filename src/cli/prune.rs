@@ -2,20 +2,19 @@
 
 use super::{compare, output, shared};
 use clap::ValueEnum;
-use gpucnn::compress::{self, Criterion, Measured};
+use gpucnn::compress::{self, Criterion};
 use gpucnn::data::Dataset;
 use gpucnn::model::Model;
 use gpucnn::train::{self, Callbacks, Config, Event, RunFolder, Weights};
 use gpucnn::{Error, Result};
-use std::path::PathBuf;
 
 /// Make a trained model smaller: whole channels go, or single weights become zero.
 ///
 /// Then it is trained on for a few epochs, and a table compares size, accuracy and speed.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The run folder that `gpucnn train` made
-    run: PathBuf,
+    #[command(flatten)]
+    common: compare::Common,
     /// The share that goes: of the channels of each layer, or of each weight
     #[arg(long, value_name = "F", default_value_t = 0.5)]
     amount: f64,
@@ -38,21 +37,6 @@ pub struct Args {
     /// Learning rate of these [default: a tenth of the run's]
     #[arg(long, value_name = "F")]
     learning_rate: Option<f64>,
-    /// Data set: a name (mnist) or a folder [default: the run's]
-    #[arg(long, value_name = "NAME|DIR")]
-    data: Option<String>,
-    /// Take the weights of the epoch whose validation was the best, not the last ones
-    #[arg(long)]
-    best: bool,
-    /// The new run folder [default: runs/MODEL-NUMBER]
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// auto, cpu (the reference path, slow) or part of an adapter's name
-    #[arg(long, value_name = "auto|cpu|NAME", default_value = "auto")]
-    device: String,
-    /// One JSON object a line on standard output
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -89,8 +73,8 @@ impl Args {
         let rate = self.learning_rate.unwrap_or(config.learning_rate / 10.0);
         let prunes = self.what == What::Weights;
         let config = Config {
-            data: self.data.clone().unwrap_or(config.data),
-            device: self.device.clone(),
+            data: self.common.data.clone().unwrap_or(config.data),
+            device: self.common.device.clone(),
             learning_rate: rate,
             prune_to: prunes.then_some(self.amount),
             prune_over: if self.gradual { 0.75 } else { 0.0 },
@@ -119,25 +103,16 @@ impl Args {
 
 pub fn run(args: &Args) -> Result<()> {
     args.check()?;
-    let folder = RunFolder::open(&args.run)?;
-    if folder.int8()?.is_some() {
-        let problem = "is quantised; prune the run it came from, then quantise";
-        return Err(Error::data(&args.run, problem));
-    }
-    let model = folder.model()?;
-    let weights = shared::weights(&folder, &model, args.best)?;
+    let common = &args.common;
+    let quantised = "is quantised; prune the run it came from, then quantise";
+    let (folder, model, weights) = common.open(quantised)?;
     let classes = folder.classes(&model);
     let config = args.config(&folder)?;
     let data = shared::load_data(&config.data, model.input())?;
     let (small, start) = args.pruned(&model, &weights)?;
-    let mut target = RunFolder::create(args.out.as_deref(), &small, &config, &classes)?;
-    let before = measure(
-        args,
-        &model,
-        &weights,
-        folder.weight_bytes(args.best)?,
-        &data,
-    )?;
+    let mut target = RunFolder::create(common.out.as_deref(), &small, &config, &classes)?;
+    let bytes = folder.weight_bytes(common.best)?;
+    let before = common.measure((&model, &weights, None), bytes, &data)?;
     if args.epochs == 0 {
         target.begin()?;
         target.save_weights(&start)?;
@@ -145,27 +120,11 @@ pub fn run(args: &Args) -> Result<()> {
         train_on(args, &small, &data, &config, &start, &mut target)?;
     }
     let weights = target.weights(&small)?;
-    let after = measure(args, &small, &weights, target.weight_bytes(false)?, &data)?;
-    compare::print(
-        "prune",
-        [("before", &before), ("after", &after)],
-        target.path(),
-        args.json,
-    );
+    let bytes = target.weight_bytes(false)?;
+    let after = common.measure((&small, &weights, None), bytes, &data)?;
+    let models = [("before", &before), ("after", &after)];
+    common.print("prune", models, target.path());
     Ok(())
-}
-
-fn measure(
-    args: &Args,
-    model: &Model,
-    weights: &Weights,
-    bytes: u64,
-    data: &Dataset,
-) -> Result<Measured> {
-    let split = data.test.as_ref().unwrap_or(&data.train);
-    let batch = compress::BATCH.min(split.len());
-    let mut predictor = shared::predictor(model, weights, None, batch, &args.device)?;
-    compress::measure(model, weights, bytes, &mut predictor, split)
 }
 
 fn train_on(
@@ -176,7 +135,7 @@ fn train_on(
     start: &Weights,
     target: &mut RunFolder,
 ) -> Result<()> {
-    let backend = shared::open_device(&args.device)?;
+    let backend = shared::open_device(&args.common.device)?;
     eprintln!("device: {}", backend.describe());
     let bar = output::bar("training on");
     let mut show = |event| match event {
