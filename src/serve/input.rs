@@ -4,8 +4,11 @@ use crate::data::image;
 use crate::error::{Error, Result};
 use serde_json::Value;
 
-/// Decodes an image file; `name` stands for it in messages.
-pub(super) fn file(name: &str, bytes: &[u8], shape: [usize; 3]) -> Result<Vec<u8>> {
+/// Decodes an image file to bytes `[C, H, W]`; `name` stands for it in messages.
+///
+/// # Errors
+/// If it is neither PNG nor JPEG, or too large.
+pub fn file(name: &str, bytes: &[u8], shape: [usize; 3]) -> Result<Vec<u8>> {
     if bytes.is_empty() {
         return Err(Error::data(name, "is empty; expected a PNG or JPEG image"));
     }
@@ -14,7 +17,10 @@ pub(super) fn file(name: &str, bytes: &[u8], shape: [usize; 3]) -> Result<Vec<u8
 
 /// The images of `{"pixels": …}`: bytes 0 to 255 in the order [C, H, W], nested in any way or
 /// flat, one image or several.
-pub(super) fn json(bytes: &[u8], shape: [usize; 3]) -> Result<Vec<Vec<u8>>> {
+///
+/// # Errors
+/// If it is no such JSON, or the numbers are not those of whole images.
+pub fn json(bytes: &[u8], shape: [usize; 3]) -> Result<Vec<Vec<u8>>> {
     let fail = |problem: String| Error::data("JSON body", problem);
     let body: Value = serde_json::from_slice(bytes).map_err(|e| fail(e.to_string()))?;
     let Some(object) = body.as_object() else {

@@ -11,7 +11,7 @@
 
 mod batcher;
 mod http;
-mod input;
+pub mod input;
 mod metrics;
 
 use crate::error::{Error, Result};

@@ -3,8 +3,9 @@
 //! proportion to what it reads, or read outside the folder it was given.
 
 use gpucnn::data::{Dataset, Request};
-use gpucnn::formats::safetensors;
+use gpucnn::formats::{self, safetensors};
 use gpucnn::model::Model;
+use gpucnn::serve::input;
 use gpucnn::train::{Checkpoint, RunFolder};
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -16,10 +17,15 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("checkpoint", checkpoint),
     ("cifar", cifar),
+    ("hdf5", hdf5),
     ("idx", idx),
     ("image", image),
+    ("keras", keras),
     ("model", model),
+    ("npy", npy),
     ("npz", npz),
+    ("onnx", onnx),
+    ("request", request),
     ("run", run),
     ("safetensors", weights),
     ("table", table),
@@ -194,4 +200,63 @@ pub fn run(bytes: &[u8]) {
         assert!(names.len() >= model.classes());
     }
     let _ = run.checkpoint();
+}
+
+/// A model in ONNX; one that is taken has the weights it names.
+pub fn onnx(bytes: &[u8]) {
+    let Ok(file) = formats::onnx::read(bytes) else {
+        return;
+    };
+    if let Ok(imported) = formats::onnx::import(&file, "fuzzed", None) {
+        let weights = imported.model.check_weights(&imported.weights, "fuzzed");
+        weights.expect("an import is whole");
+    }
+}
+
+/// A Keras model, as text or as an archive.
+pub fn keras(bytes: &[u8]) {
+    let (which, rest) = choice(bytes);
+    let imported = match which % 2 {
+        0 => match std::str::from_utf8(rest) {
+            Ok(text) => formats::keras::from_json(text, "fuzzed"),
+            Err(_) => return,
+        },
+        _ => formats::keras::from_bytes(rest, "fuzzed"),
+    };
+    let Ok(imported) = imported else { return };
+    if let Some(weights) = imported.weights {
+        let fits = imported.model.check_weights(&weights, "fuzzed");
+        fits.expect("an import is whole");
+    }
+}
+
+/// Arrays of HDF5.
+pub fn hdf5(bytes: &[u8]) {
+    let Ok(arrays) = formats::hdf5::read(bytes) else {
+        return;
+    };
+    for array in arrays.values() {
+        assert_eq!(array.shape.iter().product::<usize>(), array.data.len());
+    }
+}
+
+/// One NumPy array.
+pub fn npy(bytes: &[u8]) {
+    if let Ok(array) = formats::npy::parse(bytes) {
+        let elements: usize = array.shape().iter().product();
+        assert_eq!(elements, array.elements().len());
+    }
+}
+
+/// The body of a request to `gpucnn serve`: JSON, or an image.
+pub fn request(bytes: &[u8]) {
+    const SHAPE: [usize; 3] = [1, 2, 3];
+    let (which, rest) = choice(bytes);
+    let images = match which % 2 {
+        0 => input::json(rest, SHAPE),
+        _ => input::file("body", rest, SHAPE).map(|image| vec![image]),
+    };
+    for image in images.unwrap_or_default() {
+        assert_eq!(image.len(), SHAPE.iter().product::<usize>());
+    }
 }
