@@ -369,8 +369,8 @@ fn in_chromium(folder: &Path, profile: &Path) -> Value {
 #[test]
 #[ignore = "needs Chromium with SwiftShader; .ci/run runs it"]
 fn a_browser_gives_what_predict_gives() {
-    let inverted = Model::from_toml(INVERTED, "inverted").unwrap();
-    for model in [Model::load("mnist-cnn").unwrap(), inverted] {
+    for preset in ["mnist-cnn", "resnet20"] {
+        let model = Model::load(preset).unwrap();
         let files = Files::new();
         let name = model.name();
         let weights = model.initial_weights(3);
