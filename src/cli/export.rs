@@ -2,7 +2,7 @@
 
 use super::shared;
 use clap::ValueEnum;
-use gpucnn::formats::{atomic, onnx, safetensors};
+use gpucnn::formats::{atomic, hdf5, keras, onnx, safetensors};
 use gpucnn::infer::{Int8, web};
 use gpucnn::model::Model;
 use gpucnn::train::{RunFolder, Weights};
@@ -39,6 +39,8 @@ enum Format {
     Onnx,
     /// The weights alone, under PyTorch's names for them
     Safetensors,
+    /// The weights alone, a .weights.h5 for load_weights of Keras 3
+    KerasWeights,
     /// A folder of static files that run the model in a browser, by WebGPU
     Web,
 }
@@ -49,6 +51,7 @@ impl Format {
         match self {
             Self::Onnx => "model.onnx",
             Self::Safetensors => "model.safetensors",
+            Self::KerasWeights => "model.weights.h5",
             Self::Web => "web",
         }
     }
@@ -84,6 +87,10 @@ pub fn run(args: &Args) -> Result<()> {
             // What PyTorch's libraries look for.
             let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
             safetensors::save(&path, &source.weights, &metadata)?;
+        }
+        Format::KerasWeights => {
+            let bytes = hdf5::write(&keras::arrays(&source.model, &source.weights)?);
+            atomic::write(&path, |writer| writer.write_all(&bytes))?;
         }
         Format::Web => {
             if !source.int8.is_empty() {

@@ -77,6 +77,23 @@ def grey():
     )
 
 
+def branched():
+    """Branches of different depths, made in another order than that of `model.layers`."""
+    image = keras.Input((8, 6, 3))
+    x = L.Rescaling(1 / 255)(image)
+    short = L.Conv2D(6, 1, strides=2)(x)
+    x = L.Conv2D(6, 3, padding="same", strides=2, activation="relu")(x)
+    x = L.DepthwiseConv2D(3, padding="same")(x)
+    x = L.BatchNormalization()(x)
+    x = L.Conv2D(6, 3, padding="same", use_bias=False)(x)
+    x = L.LayerNormalization()(x)
+    x = L.Activation("relu")(L.Add()([x, L.BatchNormalization()(short)]))
+    wide = L.Dense(4, activation="tanh")(L.Flatten()(x))
+    deep = L.Dense(5, activation="relu")(L.GlobalAveragePooling2D()(x))
+    deep = L.Dense(4)(deep)
+    return keras.Model(image, L.Softmax()(L.Dense(3)(L.Concatenate()([deep, wide]))))
+
+
 def shake(model):
     """Gives every weight a value, running statistics too: zeros would hide mistakes."""
     draw = np.random.default_rng(3)
@@ -87,7 +104,7 @@ def shake(model):
         v.assign(np.abs(value) + 0.3 if "variance" in v.path else value)
 
 
-for make in (classic, modern, grey):
+for make in (classic, modern, grey, branched):
     model = make()
     shake(model)
     model.save(HERE / f"{make.__name__}.keras")

@@ -5,7 +5,8 @@ use super::fields::{Fields, flat_numbers};
 use super::weights::Stored;
 use crate::model::{
     Activation, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dense, DepthwiseConv2d, Dropout,
-    Flatten, GlobalAvgPool, Layer, MaxPool2d, Model, ModelBuilder, Mul, Node, Reshape, ZeroPad2d,
+    Flatten, GlobalAvgPool, Layer, LayerNorm2d, MaxPool2d, Model, ModelBuilder, Mul, Node, Reshape,
+    ZeroPad2d,
 };
 use crate::ops::activation::Function;
 use crate::ops::batch::Normalization;
@@ -36,7 +37,7 @@ pub(super) struct Built {
 }
 
 /// The classes that are taken over.
-const KNOWN: [&str; 27] = [
+const KNOWN: [&str; 28] = [
     "Activation",
     "Add",
     "AveragePooling2D",
@@ -51,6 +52,7 @@ const KNOWN: [&str; 27] = [
     "GlobalAveragePooling2D",
     "GlobalMaxPooling2D",
     "InputLayer",
+    "LayerNormalization",
     "LeakyReLU",
     "MaxPooling2D",
     "Multiply",
@@ -407,6 +409,7 @@ impl Importer<'_> {
                 return self.global(&fields, name, &[pooled], Flatten.into());
             }
             "BatchNormalization" => self.batch_norm(&fields, &inputs[0])?,
+            "LayerNormalization" => self.layer_norm(&fields, &inputs[0])?,
             "Dropout" => Dropout::new(fields.number("rate", 0.5)).into(),
             "Flatten" => Flatten.into(),
             "Reshape" => return self.reshape(&fields, name, inputs),
@@ -483,7 +486,8 @@ impl Importer<'_> {
         Ok(self.add(name, Reshape { shape }, &[flat]))
     }
 
-    fn batch_norm(&mut self, fields: &Fields<'_>, input: &Node) -> Result<Layer, String> {
+    /// Refuses a normalisation of other axes than that of the channels.
+    fn of_channels(&self, fields: &Fields<'_>, input: &Node) -> Result<(), String> {
         let rank = self.shape(input)?.len();
         let axis = match fields.0.get("axis") {
             Some(Value::Array(axes)) if axes.len() == 1 => axes[0].as_i64(),
@@ -495,6 +499,24 @@ impl Importer<'_> {
                 "normalises axis {axis:?}; only the channels are taken"
             ));
         }
+        Ok(())
+    }
+
+    fn layer_norm(&mut self, fields: &Fields<'_>, input: &Node) -> Result<Layer, String> {
+        self.of_channels(fields, input)?;
+        let flags = [("scale", true), ("center", true), ("rms_scaling", false)];
+        if let Some((flag, _)) = flags
+            .iter()
+            .find(|(f, usual)| fields.flag(f, *usual) != *usual)
+        {
+            return Err(format!("has another {flag} than the default"));
+        }
+        let epsilon = fields.number("epsilon", 1e-3);
+        Ok(LayerNorm2d { epsilon }.into())
+    }
+
+    fn batch_norm(&mut self, fields: &Fields<'_>, input: &Node) -> Result<Layer, String> {
+        self.of_channels(fields, input)?;
         if fields.flag("renorm", false) {
             return Err("has renorm".into());
         }

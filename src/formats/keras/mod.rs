@@ -5,11 +5,14 @@
 //! are in the order H, W, C. All is converted at this border.
 
 mod config;
+mod export;
 mod fields;
 mod functions;
 mod layers;
 mod training;
 mod weights;
+
+pub use export::arrays;
 
 use super::hdf5;
 use super::safetensors::Tensors;

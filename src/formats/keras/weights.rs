@@ -98,6 +98,10 @@ fn layer(placed: &Placed, variables: &[&Array]) -> Result<Named, String> {
             };
             with_bias(dense(kernel, placed.order.as_deref())?, rest)
         }
+        "LayerNormalization" => {
+            let own = count(variables, 2)?;
+            Ok(vec![("weight", vector(own[0])?), ("bias", vector(own[1])?)])
+        }
         "BatchNormalization" => {
             let [scale, center] = [flag("scale"), flag("center")];
             let own = count(variables, 2 + usize::from(scale) + usize::from(center))?;
