@@ -20,7 +20,7 @@ fn resident() -> u64 {
 type Sample = (u32, u64, Option<u64>);
 
 #[test]
-fn ten_thousand_steps_take_no_more_memory_than_a_thousand() {
+fn ten_thousand_steps_take_no_more_memory_than_a_hundred() {
     let model = Model::builder("tiny", [1, 4, 4])
         .add(Conv2d::new(2, 3))
         .add(BatchNorm2d::default())
@@ -76,10 +76,9 @@ fn ten_thousand_steps_take_no_more_memory_than_a_thousand() {
         callbacks,
     )
     .unwrap();
-    // The first steps warm allocator and driver up.
-    let (first, last) = (samples[9], samples[samples.len() - 1]);
+    let (first, last) = (samples[0], samples[samples.len() - 1]);
     eprintln!("step, resident bytes, device bytes: {first:?} to {last:?}");
-    assert_eq!((first.0, last.0), (1000, 10_000));
+    assert_eq!((first.0, last.0), (100, 10_000));
     assert!(last.1 as f64 <= 1.01 * first.1 as f64, "{first:?} {last:?}");
     if let (Some(before), Some(after)) = (first.2, last.2) {
         assert!(after as f64 <= 1.01 * before as f64, "{first:?} {last:?}");
