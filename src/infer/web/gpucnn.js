@@ -100,7 +100,7 @@ export class Model {
         encoder.copyBufferToBuffer(this.buffers[plan.logits], 0, this.readback, 0, this.readback.size);
         device.queue.submit([encoder.finish()]);
         await this.readback.mapAsync(GPUMapMode.READ);
-        const logits = new Float32Array(this.readback.getMappedRange().slice(0));
+        const logits = new Float32Array(this.readback.getMappedRange().slice(0, 4 * plan.classes.length));
         this.readback.unmap();
         return logits;
     }

@@ -1,5 +1,6 @@
 //! `plan.json`: buffers, shaders and dispatches.
 
+use crate::gpu::executor::padded;
 use crate::gpu::pipeline::Access;
 use crate::graph::{Graph, Home, Listing};
 use crate::infer::{IMAGES, LOGITS, ORDER};
@@ -37,7 +38,7 @@ pub struct Plan {
 pub struct Buffer {
     /// A state's name, `slot0` and so on, or `step`.
     pub name: String,
-    /// Its size.
+    /// Its size, whole vec4.
     pub bytes: u64,
     /// What it starts with; zeros otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,6 +73,8 @@ struct Bound {
     kind: &'static str,
     buffer: usize,
     offset: u64,
+    /// Whole vec4, which kernels may read and write: a browser holds an index that is outside
+    /// of the binding inside, and would put the last vec4 on the one before.
     bytes: u64,
 }
 
@@ -106,7 +109,7 @@ impl Plan {
                     },
                     buffer: index[&place.home],
                     offset: place.offset,
-                    bytes: place.bytes,
+                    bytes: padded(place.bytes),
                 };
             dispatches.push(Dispatch {
                 layer: listed.layer.clone(),
@@ -141,7 +144,7 @@ fn buffers(graph: &Graph, listing: &Listing) -> (Vec<Buffer>, HashMap<Home, usiz
         index.insert(home, buffers.len());
         buffers.push(Buffer {
             name,
-            bytes,
+            bytes: padded(bytes),
             content,
         });
     };
