@@ -13,7 +13,7 @@ pub(crate) use int8::{Taps, tapped};
 
 use crate::data::Split;
 use crate::error::{Error, Result};
-use crate::graph::{Arena, Backend, Graph, Program, advise_batch};
+use crate::graph::{Arena, Backend, Graph, Program, advise_batch, largest_batch};
 use crate::model::{Mode, Model};
 use crate::ops::batch::GatherImages;
 use crate::ops::{Array, Builder, Step, Value};
@@ -101,6 +101,25 @@ impl Predictor {
     /// The device in one line.
     pub fn device(&self) -> String {
         self.backend.describe()
+    }
+
+    /// As [`with_batches`](Self::with_batches), compiled for as many images at a time as the
+    /// device can, at most `most`.
+    ///
+    /// # Errors
+    /// If not even one image fits, or the device fails.
+    pub fn with_largest_batch(
+        model: &Model,
+        weights: &Weights,
+        int8: Option<&Int8>,
+        most: usize,
+        backend: Box<dyn Backend>,
+    ) -> Result<Self> {
+        let [parameters, statistics] = arenas(model);
+        let graph =
+            |images| inference_graph(model, [&parameters, &statistics], [images, images], int8);
+        let batch = largest_batch(most, &*backend, graph).max(1);
+        Self::with_batches(model, weights, int8, &[batch], backend)
     }
 
     /// Runs each program once, on black images: drivers compile a kernel when it first runs,
