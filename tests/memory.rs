@@ -206,7 +206,12 @@ fn what_would_not_fit_is_computed_again_or_refused_with_a_batch_that_fits() {
     assert!(estimate(&batch(largest), &*device).unwrap().fits());
     assert!(estimate(&batch(largest + 1), &*device).is_err());
 
-    let message = estimate(&budget(1), &*device).unwrap_err().to_string();
+    // Parameters of more than that.
+    let wide = Model::builder("wide", SHAPE).add(Flatten);
+    let wide = wide.add(Dense::new(128)).add(Dense::new(4));
+    let (wide, config) = (wide.build().unwrap(), budget(1));
+    let refused = Setup::new(&wide, &data(0), &config, &*device).err();
+    let message = refused.unwrap().to_string();
     assert!(message.contains("not even a batch of 1 fits"), "{message}");
 }
 

@@ -140,7 +140,12 @@ fn half_precision_learns_as_single_precision_does() {
             );
             let share = found.memory as f64 / single.memory as f64;
             // Packed halves cannot be written one at a time: what is so stays in f32.
-            let most = if half == Half::Native { 0.75 } else { 0.95 };
+            // Textures that stand for buffers come and go by their own sizes.
+            let most = match (profile, half) {
+                (ProfileKind::Gpu, Half::Native) => 0.75,
+                (ProfileKind::Gpu, Half::Packed) => 0.95,
+                (ProfileKind::CpuLike, _) => 1.0,
+            };
             assert!(
                 share < most,
                 "{} of {}: {what}",

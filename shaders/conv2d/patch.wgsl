@@ -142,8 +142,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                         for (var kx = 0u; kx < KW; kx++) {
                             let row = py * STRIDE_Y + ky * DILATION_Y;
                             let column = px * STRIDE_X + kx * DILATION_X;
-                            // What falls into a gap is known beforehand.
-                            if row % GAP_Y == PHASE_Y && column % GAP_X == PHASE_X {
+                            // What falls into a gap is known beforehand, as is what falls beside
+                            // the image where a patch is as wide as the output.
+                            let beside = PATCHES_X == 1u && column - PAD_LEFT >= W * GAP_X;
+                            if row % GAP_Y == PHASE_Y && column % GAP_X == PHASE_X && !beside {
                                 let q = row * AREA_W + column;
                                 sum = fma(vec4<f32>(area[step][q / LANES][q % LANES]), taps[ky][kx], sum);
                             }

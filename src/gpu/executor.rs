@@ -229,7 +229,7 @@ impl Gpu {
         let bind_group = self.bind(label, &pipeline, &bound, &views, step_bytes)?;
         for (binding, range) in &bound {
             if binding.access == Access::ReadWrite {
-                staging.written(range);
+                staging.release(range);
             }
         }
         Ok(Command {

@@ -382,8 +382,7 @@ impl<M: PartialEq> TexturePlan<M> {
             return (held.texture, false);
         }
         let wanted = (texel, texel.extent(bytes));
-        let fits = |t: &usize| self.textures[*t] == wanted;
-        let texture = match self.idle.iter().position(fits) {
+        let texture = match self.fitting(wanted) {
             Some(found) => self.idle.swap_remove(found),
             None => {
                 self.bytes += bytes;
@@ -401,8 +400,16 @@ impl<M: PartialEq> TexturePlan<M> {
         (texture, true)
     }
 
-    /// Notes that a range is written: textures that hold any of it are stale.
-    pub fn written(&mut self, memory: &M, offset: u64, bytes: u64) {
+    /// Where the smallest idle texture stands that has so many texels of that kind or more.
+    fn fitting(&self, (texel, [width, height]): (Texel, [u32; 2])) -> Option<usize> {
+        let idle = self.idle.iter().map(|t| self.textures[*t]).enumerate();
+        let fits = idle.filter(|(_, (t, [w, h]))| *t == texel && *w >= width && *h >= height);
+        let smallest = fits.min_by_key(|(_, (_, [w, h]))| u64::from(*w) * u64::from(*h));
+        smallest.map(|(at, _)| at)
+    }
+
+    /// Gives up the textures that hold any of a range: it is written, or read no more.
+    pub fn release(&mut self, memory: &M, offset: u64, bytes: u64) {
         let end = offset + padded(bytes);
         let idle = &mut self.idle;
         self.fresh.retain(|held| {
@@ -465,9 +472,9 @@ impl Staging {
         Ok((to.create_view(&Default::default()), copy))
     }
 
-    /// Notes that a range is written: textures that hold any of it are stale.
-    pub(crate) fn written(&mut self, range: &Range) {
-        self.plan.written(&range.buffer, range.offset, range.bytes);
+    /// Gives up the textures that hold any of a range: it is written, or read no more.
+    pub(crate) fn release(&mut self, range: &Range) {
+        self.plan.release(&range.buffer, range.offset, range.bytes);
     }
 }
 

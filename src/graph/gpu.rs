@@ -387,6 +387,7 @@ impl Planned {
         if !gpu.profile.texels {
             return Ok(0);
         }
+        let read_until = self.memory.read_until(graph);
         let mut textures = TexturePlan::default();
         for (index, (node, launch)) in graph.nodes().iter().zip(&self.launches).enumerate() {
             let is_half = |arg| graph.half_root(node, arg).is_some();
@@ -412,8 +413,15 @@ impl Planned {
                     }
                 }
                 for (_, place) in places.iter().filter(|(used, _)| used.writable) {
-                    textures.written(&place.home, place.offset, place.bytes);
+                    textures.release(&place.home, place.offset, place.bytes);
                 }
+            }
+            let read = read_until[index]
+                .iter()
+                .map(|v| self.memory.place(graph, *v));
+            let scratch = (0..launch.scratch.len()).map(|i| place(Arg::Scratch(i)));
+            for place in read.chain(scratch) {
+                textures.release(&place.home, place.offset, place.bytes);
             }
         }
         Ok(textures.bytes())
@@ -434,6 +442,7 @@ impl Lowering<'_> {
         let mut commands = Vec::new();
         let mut nodes = Vec::new();
         let mut staging = Staging::default();
+        let read_until = self.plan.read_until(self.graph);
         let mut gate: Option<Gate> = None;
         let mut gated = 0;
         for (index, node) in self.graph.nodes().iter().enumerate() {
@@ -505,6 +514,12 @@ impl Lowering<'_> {
                     }
                     _ => command,
                 });
+            }
+            for value in &read_until[index] {
+                staging.release(&self.range(*value)?);
+            }
+            for i in 0..self.plan.scratch[index].len() {
+                staging.release(&ranges[&Arg::Scratch(i)]);
             }
         }
         Ok(Compiled {

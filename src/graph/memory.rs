@@ -85,7 +85,7 @@ pub enum Home {
 }
 
 /// Where a value lies.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     /// In which memory.
     pub home: Home,
@@ -138,6 +138,29 @@ impl MemoryPlan {
                 bytes: Step::BYTES as u64,
             },
         }
+    }
+
+    /// For each node the values that it reads and no later one does.
+    pub(super) fn read_until(&self, graph: &Graph) -> Vec<Vec<Value>> {
+        let mut last = HashMap::new();
+        for (index, node) in graph.nodes().iter().enumerate() {
+            for value in &node.inputs {
+                let place = self.place(graph, *value);
+                // Slots have one tenant after the other, states have several names.
+                let tenant = match place.home {
+                    Home::Slot(_) => Some(graph.storage_root(*value)),
+                    _ => None,
+                };
+                last.insert((place, tenant), (index, *value));
+            }
+        }
+        let mut last: Vec<(usize, Value)> = last.into_values().collect();
+        last.sort_unstable();
+        let mut by_node = vec![Vec::new(); graph.nodes().len()];
+        for (index, value) in last {
+            by_node[index].push(value);
+        }
+        by_node
     }
 
     /// Bytes of all slots together.
