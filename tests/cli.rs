@@ -564,3 +564,25 @@ fn normalisation_and_augmentation_stay_with_the_run() {
     );
     assert!((1..10).any(|column| tile(column) != tile(0)));
 }
+
+#[test]
+#[cfg(feature = "dashboard")]
+fn without_a_terminal_a_dashboard_is_plain_lines() {
+    let files = Files::new();
+    let [out, err] = train(&files, &["--dashboard"]);
+    assert!(
+        err.contains("no dashboard: standard output is no terminal"),
+        "{err}"
+    );
+    assert_eq!(
+        out.matches("epoch ").count(),
+        3,
+        "two epochs and the best: {out}"
+    );
+    assert!(
+        !out.contains('\u{1b}') && !err.contains('\u{1b}'),
+        "{out}{err}"
+    );
+    let mut json = gpucnn(&files, &["train", "--dashboard", "--json"]);
+    assert_eq!(json.output().unwrap().status.code(), Some(2));
+}

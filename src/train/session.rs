@@ -169,7 +169,7 @@ impl<'a> Session<'a> {
 
     /// Trains from `position` to the end of its epoch, or until the callbacks stop it or
     /// the moment `until` is past; then by at least one submission, where any is left. By
-    /// [`OnNan::Stop`] it ends before a step that is not finite, see
+    /// [`OnNan::Stop`](super::OnNan::Stop) it ends before a step that is not finite, see
     /// [`diverged`](Self::diverged).
     ///
     /// # Errors

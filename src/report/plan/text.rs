@@ -137,18 +137,27 @@ impl Plan {
 
     fn bindings(&self, listed: &Listed) -> String {
         let node = &self.graph.nodes()[listed.node];
-        let bindings = listed.bindings.iter().map(|(binding, place)| {
+        // Names for one place share it: some kernels read a tensor under two types.
+        let mut bound: Vec<(Vec<&str>, String)> = Vec::new();
+        for (binding, place) in &listed.bindings {
             let mut values = node.inputs.iter().chain(&node.outputs);
             let value = values.find(|v| self.listing.memory.place(&self.graph, **v) == *place);
             let kept = value.map(|v| {
-                self.graph
-                    .value(self.graph.storage_root(*v))
-                    .store
-                    .unwrap_or(*v)
+                let root = self.graph.storage_root(*v);
+                self.graph.value(root).store.unwrap_or(*v)
             });
-            format!("{} = {}", binding.name, self.place(place, kept))
+            let place = self.place(place, kept);
+            match bound.last_mut() {
+                Some((names, last)) if *last == place => names.push(&binding.name),
+                _ => bound.push((vec![&binding.name], place)),
+            }
+        }
+        let bound = bound.iter();
+        let bound = bound.map(|(names, place)| match names[..] {
+            [name] if name == place => name.to_owned(),
+            _ => format!("{} = {place}", names.join(" = ")),
         });
-        bindings.collect::<Vec<_>>().join(", ")
+        bound.collect::<Vec<_>>().join(", ")
     }
 }
 
