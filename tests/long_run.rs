@@ -79,7 +79,10 @@ fn ten_thousand_steps_take_no_more_memory_than_a_hundred() {
     let (first, last) = (samples[0], samples[samples.len() - 1]);
     eprintln!("step, resident bytes, device bytes: {first:?} to {last:?}");
     assert_eq!((first.0, last.0), (100, 10_000));
-    assert!(last.1 as f64 <= 1.01 * first.1 as f64, "{first:?} {last:?}");
+    // A faster moment has more steps in a submission, up to 64, and they take memory while they
+    // are under way: half a MiB here.
+    let most = 1.01 * first.1 as f64 + f64::from(512 << 10);
+    assert!(last.1 as f64 <= most, "{first:?} {last:?}");
     if let (Some(before), Some(after)) = (first.2, last.2) {
         assert!(after as f64 <= 1.01 * before as f64, "{first:?} {last:?}");
     }
