@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 pub struct Args {
     /// The run folder that `gpucnn train` made, or a .keras file
     run: PathBuf,
-    /// A PNG or JPEG file of any size
+    /// A PNG or JPEG file of any size, or a .npy file of the size that the model takes
     image: PathBuf,
     /// grad-cam, grad-cam++, saliency, integrated-gradients, smoothgrad or occlusion
     #[arg(long, value_name = "NAME", default_value = "grad-cam")]

@@ -23,11 +23,15 @@ impl Interrupt {
 
     /// The exit code of a program that a signal ended, 128 and the signal's number.
     pub fn exit_code(&self) -> ExitCode {
-        let signal = match self.signal.load(Ordering::Relaxed) {
-            0 => SIGINT as usize,
-            signal => signal,
-        };
-        ExitCode::from(128 + signal as u8)
+        ExitCode::from(128 + self.last() as u8)
+    }
+
+    /// The last signal; a key that stops is as good as Ctrl-C.
+    fn last(&self) -> i32 {
+        match self.signal.load(Ordering::Relaxed) {
+            0 => SIGINT,
+            signal => signal as i32,
+        }
     }
 
     /// Has the first of the signals ask to stop and the second end the program at once.
@@ -59,7 +63,10 @@ impl Interrupt {
         Controls {
             stop: self.stop.clone(),
             signalled: Arc::default(),
-            end: || signal_hook::low_level::exit(128 + SIGINT),
+            end: {
+                let interrupt = self.clone();
+                Arc::new(move || signal_hook::low_level::exit(128 + interrupt.last()))
+            },
         }
     }
 

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 pub struct Args {
     /// The run folder that `gpucnn train` made, or a .keras file
     run: PathBuf,
-    /// PNG or JPEG files of any size
+    /// PNG or JPEG files of any size, or .npy files of the size that the model takes
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
     /// Classes shown for an image

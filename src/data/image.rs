@@ -1,5 +1,6 @@
-//! PNG and JPEG files as planar bytes.
+//! PNG, JPEG and `.npy` files as planar bytes.
 
+use super::npz;
 use crate::error::{Error, Result};
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageReader, Limits};
@@ -7,11 +8,18 @@ use std::io::Cursor;
 use std::path::Path;
 
 /// Decodes an image and brings it to `[C, H, W]`: grey for one channel, RGB for three;
-/// resized with a triangle filter where its size differs. Transparency is dropped.
+/// resized with a triangle filter where its size differs. Transparency is dropped. A `.npy`
+/// file has to have the size already.
 ///
 /// # Errors
 /// If the file cannot be read or decoded, or `C` is neither 1 nor 3.
 pub fn load(path: &Path, shape: [usize; 3]) -> Result<Vec<u8>> {
+    if path
+        .extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("npy"))
+    {
+        return npz::image(path, shape);
+    }
     planar(path, decode(path)?, shape)
 }
 

@@ -77,6 +77,29 @@ pub(super) fn load(path: &Path, shape: Option<[usize; 3]>) -> Result<Dataset> {
     })
 }
 
+/// The image of a `.npy` file as planar bytes of `shape`: [H, W], [H, W, C] or [C, H, W], or a
+/// batch of one such.
+pub(super) fn image(path: &Path, shape: [usize; 3]) -> Result<Vec<u8>> {
+    let fail = |problem: String| Error::data(path, problem);
+    let array = npy::load(path)?;
+    let dims = match *array.shape() {
+        [1, h, w] if shape != [1, h, w] => vec![1, h, w],
+        [a, b, c] => vec![1, a, b, c],
+        [h, w] => vec![1, h, w],
+        ref dims => dims.to_vec(),
+    };
+    let layout = Layout::of(&dims, Some(shape)).map_err(fail)?;
+    if dims[0] != 1 || layout.shape != shape {
+        let [c, h, w] = shape;
+        return Err(fail(format!(
+            "has shape {:?}; the model takes one image of {c} x {h} x {w}",
+            array.shape()
+        )));
+    }
+    let (bytes, _) = bytes(array.into_elements()).map_err(fail)?;
+    Ok(layout.planar(bytes).to_vec())
+}
+
 /// The images and labels under the first pair of names that is there.
 fn half(
     arrays: &mut Arrays,
@@ -232,4 +255,42 @@ fn classes(labels: &Array, count: usize) -> Result<Vec<u32>, String> {
             .ok_or_else(|| format!("row {i} is not one-hot: a single 1, all else 0"))
     };
     numbers.chunks_exact(width).enumerate().map(class).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_array_is_an_image_whichever_way_its_channels_lie() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image.npy");
+        let read = |dims: &[usize], shape| {
+            let values: Vec<f32> = (0..dims.iter().product())
+                .map(|i: usize| i as f32)
+                .collect();
+            let mut file = Vec::new();
+            npy::write(&mut file, dims, &values).unwrap();
+            std::fs::write(&path, file).unwrap();
+            image(&path, shape)
+        };
+        for dims in [
+            &[2, 3][..],
+            &[2, 3, 1],
+            &[1, 2, 3],
+            &[1, 1, 2, 3],
+            &[1, 2, 3, 1],
+        ] {
+            let bytes = read(dims, [1, 2, 3]).unwrap();
+            assert_eq!(bytes, [0, 1, 2, 3, 4, 5], "{dims:?}");
+        }
+        let planes: Vec<u8> = (0..12).collect();
+        assert_eq!(read(&[3, 2, 2], [3, 2, 2]).unwrap(), planes);
+        let last = read(&[2, 2, 3], [3, 2, 2]).unwrap();
+        assert_eq!(last, [0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11]);
+        for dims in [&[3, 2][..], &[2, 2, 3, 1], &[6], &[1, 3, 2], &[2, 3, 3]] {
+            let error = read(dims, [1, 2, 3]).unwrap_err().to_string();
+            assert!(error.contains("shape"), "{dims:?}: {error}");
+        }
+    }
 }

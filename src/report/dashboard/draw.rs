@@ -11,7 +11,7 @@ use ratatui::widgets::{Axis, Block, Chart, Dataset, GraphType, Paragraph, Sparkl
 use std::time::Duration;
 
 /// Columns and rows below which there are numbers only.
-const FULL: [u16; 2] = [60, 18];
+const FULL: [u16; 2] = [60, 19];
 /// The largest loss may be this many times the smallest before its axis is logarithmic.
 const LINEAR_RANGE: f64 = 40.0;
 /// Rows of the panel below the charts.
@@ -208,6 +208,19 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// Means of the points that fall into one column of the screen, of this width: readbacks are
+/// too noisy to be looked at one by one.
+fn by_column(points: &[(f64, f64)], width: f64) -> Vec<(f64, f64)> {
+    let column = |p: &(f64, f64)| (p.0 / width).floor();
+    let columns = points.chunk_by(|a, b| column(a) == column(b));
+    let mean = |of: &[(f64, f64)]| {
+        let sum = of.iter().fold([0.0; 2], |[x, y], p| [x + p.0, y + p.1]);
+        let [x, y] = sum.map(|sum| sum / of.len() as f64);
+        (x, y)
+    };
+    columns.map(mean).collect()
+}
+
 /// A measure of training and validation over epochs.
 struct Curves {
     title: &'static str,
@@ -222,6 +235,7 @@ impl Curves {
         for points in [&mut self.training, &mut self.validation] {
             points.retain(|(x, y)| x.is_finite() && y.is_finite());
         }
+        self.training = by_column(&self.training, self.epochs as f64 / f64::from(area.width));
         let (axis, labels, logarithmic) = self.axis();
         if logarithmic {
             for points in [&mut self.training, &mut self.validation] {

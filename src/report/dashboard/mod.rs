@@ -30,7 +30,7 @@ pub struct Controls {
     /// Raised by each signal that asks for it.
     pub signalled: Arc<AtomicBool>,
     /// Ends the program at once, asked for a second time. The terminal is as it was by then.
-    pub end: fn(),
+    pub end: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// Shows a training as it goes on: it owns the terminal from the first event until the last.

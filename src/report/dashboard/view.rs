@@ -158,6 +158,11 @@ impl View {
             numbers.push(("learning rate", format!("{:.3e}", now.learning_rate)));
             numbers.push(("images/s", grouped(now.images_per_s.max(0.0) as u64)));
         }
+        let left = match self.left() {
+            Some(left) => format!(", {} left", duration(left.as_secs_f64())),
+            None => String::new(),
+        };
+        numbers.push(("time", duration(elapsed.as_secs_f64()) + &left));
         if let Some(best) = self.best {
             numbers.push(("best", format!("epoch {best}")));
         }
@@ -170,11 +175,6 @@ impl View {
                 bytes(activations)
             ),
         ));
-        let left = match self.left() {
-            Some(left) => format!(", {} left", duration(left.as_secs_f64())),
-            None => String::new(),
-        };
-        numbers.push(("time", duration(elapsed.as_secs_f64()) + &left));
         numbers
     }
 }
