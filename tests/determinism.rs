@@ -8,7 +8,7 @@ mod files;
 mod support;
 
 use files::{Files, gpucnn};
-use gpucnn::data::{Dataset, Split};
+use gpucnn::data::Dataset;
 use gpucnn::gpu::Gpu;
 use gpucnn::gpu::profile::ProfileKind;
 use gpucnn::graph::GpuBackend;
@@ -22,6 +22,7 @@ use std::cell::Cell;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use support::training::random_data;
 
 fn number(variable: &str, default: u64) -> u64 {
     let asked = std::env::var(variable).ok();
@@ -41,19 +42,7 @@ fn model() -> Model {
 }
 
 fn data() -> Dataset {
-    let mut draw = Draw::new(9);
-    let mut split = |len: usize| Split {
-        images: (0..len * 64).map(|_| draw.int(0, 255) as u8).collect(),
-        labels: (0..len).map(|_| draw.int(0, 4) as u32).collect(),
-    };
-    Dataset {
-        name: "random".into(),
-        shape: [1, 8, 8],
-        classes: (0..5).map(|c| c.to_string()).collect(),
-        train: split(50),
-        test: Some(split(9)),
-        notes: vec![],
-    }
+    random_data(9, [1, 8, 8], 5, [50, 9])
 }
 
 /// Settings as a user might put them together.

@@ -3,14 +3,14 @@
 
 mod support;
 
-use gpucnn::data::{Dataset, Split};
+use gpucnn::data::Dataset;
 use gpucnn::gpu::profile::ProfileKind;
 use gpucnn::graph::GpuBackend;
 use gpucnn::infer::Predictor;
 use gpucnn::model::{Dense, Flatten, Model};
-use gpucnn::ops::Draw;
 use gpucnn::ops::activation::Function::Relu;
 use gpucnn::train::{Callbacks, Config, RunFolder, Weights, train};
+use support::training::random_data;
 
 /// The second layer's weight has 24,000 bytes, 192 rows of it 15,360 and 64 rows 5,120.
 fn model() -> Model {
@@ -26,19 +26,7 @@ fn model() -> Model {
 const LIMIT: u64 = 16 << 10;
 
 fn data() -> Dataset {
-    let mut draw = Draw::new(9);
-    let mut split = |len: usize| Split {
-        images: (0..len * 64).map(|_| draw.int(0, 255) as u8).collect(),
-        labels: (0..len).map(|_| draw.int(0, 4) as u32).collect(),
-    };
-    Dataset {
-        name: "random".into(),
-        shape: [1, 8, 8],
-        classes: (0..5).map(|c| c.to_string()).collect(),
-        train: split(30),
-        test: Some(split(9)),
-        notes: vec![],
-    }
+    random_data(9, [1, 8, 8], 5, [30, 9])
 }
 
 /// Weights after an epoch, and the logits of two images by them.

@@ -2,14 +2,14 @@
 
 mod support;
 
+use gpucnn::Error;
 use gpucnn::data::{Dataset, Split};
 use gpucnn::gpu::profile::ProfileKind;
 use gpucnn::graph::{Backend, CpuBackend, GpuBackend};
 use gpucnn::model::{AvgPool2d, BatchNorm2d, Conv2d, Dense, Flatten, Model};
 use gpucnn::tensor::Tensor;
-use gpucnn::train::{Callbacks, Config, Event, OnNan, RunFolder, Summary, Weights, resume, train};
-use gpucnn::{Error, Result};
-use tempfile::TempDir;
+use gpucnn::train::{Callbacks, Config, Event, OnNan, RunFolder, Weights, resume};
+use support::training::{Trained, trained};
 
 fn backends() -> Vec<Box<dyn Backend>> {
     let gpu = |profile| {
@@ -80,43 +80,16 @@ fn config(on_nan: OnNan) -> Config {
     }
 }
 
-struct Outcome {
-    result: Result<Summary>,
-    events: Vec<Event>,
-    folder: RunFolder,
-    _root: TempDir,
-}
-
 fn run(
     (model, weights): &(Model, Weights),
     data: &Dataset,
     config: &Config,
     backend: Box<dyn Backend>,
-) -> Outcome {
-    let root = tempfile::tempdir().unwrap();
-    let path = root.path().join("run");
-    let mut folder = RunFolder::create(Some(&path), model, config, &data.classes).unwrap();
-    let mut events = Vec::new();
-    let mut keep = |event| events.push(event);
-    let callbacks = Callbacks::new(&mut keep);
-    let result = train(
-        model,
-        data,
-        config,
-        weights,
-        backend,
-        &mut folder,
-        callbacks,
-    );
-    Outcome {
-        result,
-        events,
-        folder,
-        _root: root,
-    }
+) -> Trained {
+    trained(model, weights, data, config, backend)
 }
 
-fn assert_diverged(outcome: &Outcome, wanted: &[&str]) {
+fn assert_diverged(outcome: &Trained, wanted: &[&str]) {
     let error = outcome.result.as_ref().unwrap_err();
     assert!(matches!(error, Error::Diverged(_)), "{error:?}");
     let message = error.to_string();
@@ -160,9 +133,9 @@ fn a_step_that_is_skipped_leaves_no_trace() {
         };
         let steps: Vec<_> = skipping.events.iter().filter_map(skipped).collect();
         assert_eq!(steps, [(3, 1), (8, 2)], "{name}");
-        let weights = |o: &Outcome| o.folder.weights(&start.0).unwrap();
+        let weights = |o: &Trained| o.folder.weights(&start.0).unwrap();
         assert_eq!(weights(&skipping), weights(&without), "{name}");
-        let losses = |o: &Outcome| {
+        let losses = |o: &Trained| {
             o.folder
                 .history()
                 .iter()

@@ -10,11 +10,11 @@ use gpucnn::infer::{Predictor, probabilities};
 use gpucnn::model::{
     Activation, Add, BatchNorm2d, Conv2d, Dense, Dropout, Flatten, MaxPool2d, Model, Pad,
 };
-use gpucnn::ops::Draw;
 use gpucnn::ops::activation::Function::Relu;
 use gpucnn::tensor::Tensor;
 use gpucnn::train::{Callbacks, Config, Event, HistoryRow, RunFolder, Summary, Weights, train};
 use std::sync::atomic::{AtomicBool, Ordering};
+use support::training::{self, trained};
 
 fn gpu(profile: ProfileKind) -> Box<dyn Backend> {
     Box::new(GpuBackend::new(support::open(profile, false)).unwrap())
@@ -29,25 +29,8 @@ fn own_gpu() -> Box<dyn Backend> {
     Box::new(GpuBackend::new(Gpu::open(options).unwrap()).unwrap())
 }
 
-/// Random images with random labels.
-fn random_split(draw: &mut Draw, shape: [usize; 3], classes: usize, len: usize) -> Split {
-    let bytes = len * shape.iter().product::<usize>();
-    Split {
-        images: (0..bytes).map(|_| draw.int(0, 255) as u8).collect(),
-        labels: (0..len).map(|_| draw.int(0, classes - 1) as u32).collect(),
-    }
-}
-
 fn random_data(shape: [usize; 3], train: usize, test: usize) -> Dataset {
-    let mut draw = Draw::new(7);
-    Dataset {
-        name: "random".into(),
-        shape,
-        classes: (0..10).map(|c| c.to_string()).collect(),
-        train: random_split(&mut draw, shape, 10, train),
-        test: (test > 0).then(|| random_split(&mut draw, shape, 10, test)),
-        notes: Vec::new(),
-    }
+    training::random_data(7, shape, 10, [train, test])
 }
 
 /// A convolution, a pool and two dense layers over 12 by 12 grey images.
@@ -97,26 +80,12 @@ impl Run {
         config: &Config,
         backend: Box<dyn Backend>,
     ) -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("run");
-        let mut folder = RunFolder::create(Some(&path), model, config, &data.classes).unwrap();
-        let mut events = Vec::new();
-        let mut keep = |event| events.push(event);
-        let callbacks = Callbacks::new(&mut keep);
-        let summary = train(
-            model,
-            data,
-            config,
-            weights,
-            backend,
-            &mut folder,
-            callbacks,
-        )
-        .unwrap();
-        let left = RunFolder::open(&path).unwrap();
+        let trained = trained(model, weights, data, config, backend);
+        let summary = trained.result.unwrap();
+        let left = RunFolder::open(trained.folder.path()).unwrap();
         let weights = left.weights(&left.model().unwrap()).unwrap();
         Self {
-            events,
+            events: trained.events,
             summary,
             weights,
         }

@@ -4,6 +4,8 @@
     reason = "each test binary uses its own part of this module"
 )]
 
+pub mod training;
+
 use gpucnn::gpu::half::Half;
 use gpucnn::gpu::profile::ProfileKind;
 use gpucnn::gpu::{Gpu, OpenOptions};
