@@ -8,7 +8,7 @@ use gpucnn::compress::{Calibration, calibrate, fold_batch_norms};
 use gpucnn::formats::safetensors::{self, Tensors};
 use gpucnn::gpu::profile::ProfileKind;
 use gpucnn::graph::{Backend, CpuBackend, GpuBackend};
-use gpucnn::infer::Predictor;
+use gpucnn::infer::{Batches, Predictor};
 use gpucnn::model::Model;
 use gpucnn::ops::Draw;
 use serde_json::Value;
@@ -188,7 +188,9 @@ fn eight_bits_are_the_same_on_the_gpu_and_in_the_reference() {
     .unwrap();
     assert_eq!(int8.len(), 5);
     let logits = |backend, int8| {
-        let mut predictor = Predictor::with_batches(&model, &weights, int8, &[2], backend).unwrap();
+        let batches = Batches::of(2);
+        let mut predictor =
+            Predictor::with_batches(&model, &weights, int8, batches, backend).unwrap();
         predictor.logits(&images[..2 * image]).unwrap().concat()
     };
     let expected = logits(Box::new(CpuBackend::new()), Some(&int8));

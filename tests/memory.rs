@@ -1,17 +1,19 @@
 //! What a training takes of the device's memory, as it is told before: against what is then
 //! there, and where it would not fit.
 
+mod support;
+
 use gpucnn::data::{Dataset, Split};
 use gpucnn::gpu::profile::ProfileKind;
 use gpucnn::gpu::{Gpu, OpenOptions};
 use gpucnn::graph::{Backend, CpuBackend, GpuBackend};
+use gpucnn::infer::{Batches, Predictor};
 use gpucnn::model::{Activation, BatchNorm2d, Conv2d, Dense, Flatten, MaxPool2d, Model, Pad};
 use gpucnn::ops::activation::Function::Relu;
-use gpucnn::train::{
-    Callbacks, Config, Estimate, Event, RunFolder, Session, Setup, Source, Weights, train,
-};
+use gpucnn::train::{Config, Estimate, Event, Session, Setup, Source, Weights};
 use gpucnn::{Error, Result};
 use std::rc::Rc;
+use support::training::trained;
 
 const SHAPE: [usize; 3] = [3, 32, 32];
 
@@ -123,24 +125,23 @@ fn what_is_told_before_is_what_there_is_then() {
 
 /// What a training says and leaves, or its error.
 fn run(config: &Config) -> (Vec<Event>, Result<Weights>) {
-    let (model, data) = (model(), data(0));
-    let root = tempfile::tempdir().unwrap();
-    let path = root.path().join("run");
-    let mut folder = RunFolder::create(Some(&path), &model, config, &data.classes).unwrap();
-    let mut events = Vec::new();
-    let mut keep = |event| events.push(event);
+    let model = model();
     let weights = model.initial_weights(0);
-    let result = train(
-        &model,
-        &data,
-        config,
-        &weights,
-        device(),
-        &mut folder,
-        Callbacks::new(&mut keep),
+    let run = trained(&model, &weights, &data(0), config, device());
+    let left = run.result.and_then(|_| run.folder.weights(&model));
+    (run.events, left)
+}
+
+/// The batch that an error names.
+fn largest(message: &str, flag: &str) -> usize {
+    let rest = message.split("the largest batch that fits is ").nth(1);
+    let number = rest.and_then(|rest| rest.split_once(": try ").map(|(n, _)| n));
+    let number = number.unwrap_or_else(|| panic!("no batch in: {message}"));
+    assert!(
+        message.contains(&format!("try {flag} {number}")),
+        "{message}"
     );
-    let left = result.and_then(|_| folder.weights(&model));
-    (events, left)
+    number.parse().unwrap()
 }
 
 #[test]
@@ -190,11 +191,7 @@ fn what_would_not_fit_is_computed_again_or_refused_with_a_batch_that_fits() {
     let error = result.unwrap_err();
     assert!(matches!(error, Error::Device(_)) && error.exit_code() == 2);
     let message = error.to_string();
-    let largest = message.split("the largest batch that fits is ").nth(1);
-    let largest: usize = largest
-        .and_then(|rest| rest.split(':').next())
-        .and_then(|n| n.parse().ok())
-        .unwrap_or_else(|| panic!("no batch in: {message}"));
+    let largest = largest(&message, "--batch-size");
     assert!(
         message.contains(&format!("--memory-budget of {tight}.0 MiB")),
         "{message}"
@@ -222,4 +219,48 @@ fn without_a_device_nothing_is_told() {
         (told.memory.source, told.memory.bytes),
         (Source::NoDevice, None)
     );
+}
+
+/// An inference within so many MiB.
+fn inference(gpu: &Rc<Gpu>, batches: Batches, mib: u64) -> Result<Predictor> {
+    let (model, batches) = (model(), batches.within(Some(mib)));
+    let backend = Box::new(GpuBackend::new(gpu.clone()).unwrap());
+    Predictor::with_batches(&model, &model.initial_weights(0), None, batches, backend)
+}
+
+#[test]
+fn an_inference_takes_the_batch_that_fits_or_refuses_one_that_does_not() {
+    let gpu = open(ProfileKind::CpuLike);
+    let before = gpu.allocated_bytes();
+    let refused = |batches, mib| inference(&gpu, batches, mib).err().unwrap();
+    let message = refused(Batches::of(256), 16).to_string();
+    assert!(message.contains("deep in batches of 256"), "{message}");
+    assert!(message.contains("--memory-budget of 16.0 MiB"), "{message}");
+    let fitting = largest(&message, "--batch-size");
+    assert!((1..256).contains(&fitting), "{message}");
+    let error = refused(Batches::of(fitting + 1), 16);
+    assert!(matches!(error, Error::Device(_)), "{error}");
+    let message = refused(Batches::up_to(256), 0).to_string();
+    assert!(message.contains("deep in batches of 1 "), "{message}");
+    assert!(message.contains("not even a batch of 1 fits"), "{message}");
+    assert_eq!(gpu.allocated_bytes(), before, "all that before anything is");
+
+    let batch = |batches| {
+        let predictor = inference(&open(ProfileKind::CpuLike), batches, 16);
+        predictor.unwrap().batch()
+    };
+    assert_eq!(batch(Batches::of(fitting)), fitting);
+    assert_eq!(batch(Batches::up_to(2)), 2);
+    // Programs of several sizes share what they compute in.
+    let rising = batch(Batches::up_to(256).rising());
+    assert!((1..=fitting).contains(&rising), "{rising} of {fitting}");
+
+    let fewer = inference(&gpu, Batches::up_to(256), 16).unwrap();
+    assert_eq!(fewer.batch(), fitting);
+    // All but copies under way, here at most the weights and a batch of images; the driver
+    // aligns and adds buffers for step values.
+    if let Some(allocated) = gpu.allocated_bytes() {
+        let share = allocated as f64 / f64::from(16 << 20);
+        assert!((0.8..1.1).contains(&share), "{allocated}");
+    }
 }

@@ -9,7 +9,7 @@ use gpucnn::formats::onnx::{Options, export, export_int8};
 use gpucnn::formats::safetensors::Tensors;
 use gpucnn::gpu::profile::ProfileKind;
 use gpucnn::graph::{Backend, GpuBackend};
-use gpucnn::infer::{Int8, Predictor, probabilities};
+use gpucnn::infer::{Batches, Int8, Predictor, probabilities};
 use gpucnn::model::Model;
 use gpucnn::ops::Draw;
 use gpucnn::tensor::Tensor;
@@ -181,9 +181,9 @@ fn write_files(
     let bytes = export_int8(model, weights, int8, &classes(model), options).unwrap();
     std::fs::write(folder.join(format!("{name}.onnx")), bytes).unwrap();
     let images = pixels.len() / model.input().iter().product::<usize>();
-    let batches = [images];
+    let batches = Batches::of(images);
     let mut predictor =
-        Predictor::with_batches(model, weights, Some(int8), &batches, backend()).unwrap();
+        Predictor::with_batches(model, weights, Some(int8), batches, backend()).unwrap();
     let mut outputs: Vec<f32> = Vec::new();
     for row in predictor.logits(pixels).unwrap() {
         match options.softmax {

@@ -5,7 +5,7 @@ use super::{output, shared};
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
 use gpucnn::compress::{self, Measured};
 use gpucnn::data::Dataset;
-use gpucnn::infer::{Int8, Predictor};
+use gpucnn::infer::{Batches, Int8};
 use gpucnn::model::Model;
 use gpucnn::train::{RunFolder, Weights};
 use gpucnn::{Error, Result};
@@ -54,9 +54,8 @@ impl Common {
         data: &Dataset,
     ) -> Result<Measured> {
         let split = data.test.as_ref().unwrap_or(&data.train);
-        let most = compress::BATCH.min(split.len());
-        let device = shared::open_device(&self.device)?;
-        let mut predictor = Predictor::with_largest_batch(model, weights, int8, most, device)?;
+        let batches = Batches::up_to(compress::BATCH.min(split.len()));
+        let mut predictor = shared::predictor(model, weights, int8, batches, &self.device)?;
         compress::measure(model, weights, bytes, &mut predictor, split)
     }
 

@@ -3,7 +3,7 @@
 use super::output;
 use super::shared::{self, Trained};
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
-use gpucnn::infer::Evaluation;
+use gpucnn::infer::{Batches, Evaluation, Predictor};
 use gpucnn::train::RunFolder;
 use gpucnn::{Error, Result};
 use serde_json::json;
@@ -11,6 +11,9 @@ use std::path::PathBuf;
 
 /// How many of the likeliest classes count for the second accuracy.
 const TOP: usize = 5;
+
+/// Images a step, where no number is given: at most.
+const BATCH: usize = 256;
 
 /// Evaluate a trained model: loss, accuracy and a table of the classes.
 #[derive(clap::Args)]
@@ -20,9 +23,13 @@ pub struct Args {
     /// Data set: a name (mnist) or a folder [default: the run's]
     #[arg(long, value_name = "NAME|DIR")]
     data: Option<String>,
-    /// Images a step
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    batch_size: usize,
+    /// Images a step [default: as many as fit, at most 256]
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
+    /// Take at most this much of the device's memory, such as 4GiB or 500MB; a number alone is
+    /// MiB [default: what is free, where the device tells]
+    #[arg(long, value_name = "SIZE", value_parser = shared::mebibytes)]
+    memory_budget: Option<u64>,
     /// Take the weights of the epoch whose validation was the best, not the last ones
     #[arg(long)]
     best: bool,
@@ -35,7 +42,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    if args.batch_size == 0 {
+    if args.batch_size == Some(0) {
         return Err(Error::Usage(
             "--batch-size must be at least 1, found 0".into(),
         ));
@@ -76,15 +83,19 @@ pub fn run(args: &Args) -> Result<()> {
     if data.test.is_none() {
         eprintln!("note: {name} has no test images; evaluating on its training images");
     }
-    let batch = args.batch_size.min(split.len());
-    let mut predictor = shared::predictor(&model, &weights, int8.as_ref(), batch, &args.device)?;
+    let batches = match args.batch_size {
+        Some(images) => Batches::of(images.min(split.len())),
+        None => Batches::up_to(BATCH.min(split.len())),
+    };
+    let batches = batches.within(args.memory_budget);
+    let mut predictor = shared::predictor(&model, &weights, int8.as_ref(), batches, &args.device)?;
     eprintln!("device: {}", predictor.device());
     let bar = output::bar("evaluating");
     bar.set_length(split.len() as u64);
     let evaluation = predictor.evaluate(split, &|done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
     if args.json {
-        print_json(&evaluation, &classes, &predictor.device());
+        print_json(&evaluation, &classes, &predictor);
     } else {
         print_table(&evaluation, &classes);
     }
@@ -151,7 +162,7 @@ fn percent(fraction: f64) -> String {
     }
 }
 
-fn print_json(evaluation: &Evaluation, classes: &[String], device: &str) {
+fn print_json(evaluation: &Evaluation, classes: &[String], predictor: &Predictor) {
     let rows: Vec<_> = classes
         .iter()
         .enumerate()
@@ -161,10 +172,9 @@ fn print_json(evaluation: &Evaluation, classes: &[String], device: &str) {
             json!({"class": name, "images": images, "precision": precision, "recall": recall, "f1": f1})
         })
         .collect();
-    output::json(
-        &json!({"event": "eval", "device": device, "images": evaluation.samples(),
+    output::json(&json!({"event": "eval", "device": predictor.device(),
+        "batch_size": predictor.batch(), "images": evaluation.samples(),
         "loss": evaluation.loss(), "accuracy": evaluation.accuracy(),
         "top5_accuracy": evaluation.top_k(TOP), "roc_auc": evaluation.roc_auc(), "classes": rows,
-        "confusion": evaluation.confusion}),
-    );
+        "confusion": evaluation.confusion}));
 }

@@ -3,7 +3,7 @@
 use super::output;
 use super::shared::{self, Trained};
 use gpucnn::data::image;
-use gpucnn::infer::{probabilities, top};
+use gpucnn::infer::{Batches, probabilities, top};
 use gpucnn::{Error, Result};
 use serde_json::json;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Images a step.
+/// Images a step, at most.
 const BATCH: usize = 32;
 
 pub fn run(args: &Args) -> Result<()> {
@@ -48,8 +48,8 @@ pub fn run(args: &Args) -> Result<()> {
     for path in &args.images {
         pixels.extend(image::load(path, model.input())?);
     }
-    let batch = BATCH.min(args.images.len());
-    let mut predictor = shared::predictor(&model, &weights, int8.as_ref(), batch, &args.device)?;
+    let batches = Batches::up_to(BATCH.min(args.images.len()));
+    let mut predictor = shared::predictor(&model, &weights, int8.as_ref(), batches, &args.device)?;
     eprintln!("device: {}", predictor.device());
     for (path, logits) in args.images.iter().zip(predictor.logits(&pixels)?) {
         let probabilities = probabilities(&logits);

@@ -1,7 +1,7 @@
 //! `gpucnn report`
 
 use super::{output, shared};
-use gpucnn::infer::Predictor;
+use gpucnn::infer::{Batches, Predictor};
 use gpucnn::report::{Comparison, RunReport};
 use gpucnn::train::{self, RunFolder};
 use gpucnn::{Error, Result};
@@ -28,7 +28,7 @@ pub struct Args {
     device: String,
 }
 
-/// Images a step.
+/// Images a step, at most.
 const BATCH: usize = 256;
 
 pub fn run(args: &Args) -> Result<()> {
@@ -64,8 +64,8 @@ fn one(args: &Args, run: &Path, path: &Path) -> Result<()> {
     if let Some(images) = train::validation_images(&data, &config)? {
         let backend = shared::open_device(&args.device)?;
         eprintln!("device: {}", backend.describe());
-        let batch = BATCH.min(images.len());
-        let mut predictor = Predictor::new(&model, &weights, batch, backend)?;
+        let batches = Batches::up_to(BATCH.min(images.len()));
+        let mut predictor = Predictor::with_batches(&model, &weights, None, batches, backend)?;
         let bar = output::bar("examining");
         bar.set_length(images.len() as u64);
         let examined = predictor.examine(&images, &|done| bar.set_position(done as u64))?;

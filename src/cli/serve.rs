@@ -20,9 +20,13 @@ pub struct Args {
     /// The port; 0 for any free one
     #[arg(long, value_name = "N", default_value_t = 8080)]
     port: u16,
-    /// Most images that go through the device at once
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    max_batch: usize,
+    /// Most images that go through the device at once [default: as many as fit, at most 32]
+    #[arg(long, value_name = "N")]
+    max_batch: Option<usize>,
+    /// Take at most this much of the device's memory, such as 4GiB or 500MB; a number alone is
+    /// MiB [default: what is free, where the device tells]
+    #[arg(long, value_name = "SIZE", value_parser = shared::mebibytes)]
+    memory_budget: Option<u64>,
     /// Milliseconds that the first image of a batch waits for others
     #[arg(long, value_name = "MS", default_value_t = 2)]
     max_wait: u64,
@@ -55,6 +59,7 @@ pub fn run(args: &Args) -> Result<()> {
         host: args.host,
         port: args.port,
         max_batch: args.max_batch,
+        memory_budget: args.memory_budget,
         max_wait: Duration::from_millis(args.max_wait),
         queue: args.queue,
         max_body: args.max_body.saturating_mul(1 << 20),

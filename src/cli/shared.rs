@@ -5,7 +5,7 @@ use gpucnn::data::{Dataset, Request};
 use gpucnn::formats::keras;
 use gpucnn::gpu::{Gpu, OpenOptions};
 use gpucnn::graph::{Backend, CpuBackend, GpuBackend};
-use gpucnn::infer::{Int8, Predictor};
+use gpucnn::infer::{Batches, Int8, Predictor};
 use gpucnn::model::Model;
 use gpucnn::train::{RunFolder, Weights};
 use gpucnn::{Error, Result};
@@ -32,16 +32,43 @@ pub fn open_gpu(name: &str) -> Result<Rc<Gpu>> {
     })
 }
 
-/// A model ready to predict `batch` images at a time on a device; the layers of `int8` in
-/// eight bits.
+/// The MiB of a size such as `4GiB`, `1.5G`, `500MB` or `2048`.
+pub fn mebibytes(text: &str) -> std::result::Result<u64, String> {
+    let (number, unit) = text.split_at(text.find(char::is_alphabetic).unwrap_or(text.len()));
+    let unit = match unit.to_ascii_lowercase().as_str() {
+        "" | "m" | "mib" => (1u64 << 20) as f64,
+        "g" | "gib" => (1u64 << 30) as f64,
+        "t" | "tib" => (1u64 << 40) as f64,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "tb" => 1e12,
+        _ => {
+            return Err(format!(
+                "unknown unit {unit:?}; expected MiB, GiB, TiB, MB, GB or TB"
+            ));
+        }
+    };
+    let number: f64 = number
+        .trim()
+        .parse()
+        .map_err(|_| "expected a size such as 4GiB")?;
+    let mib = number * unit / f64::from(1 << 20);
+    match mib.is_finite() && mib >= 1.0 {
+        true => Ok(mib as u64),
+        false => Err("expected at least 1 MiB".into()),
+    }
+}
+
+/// A model ready to predict `batches` of images on a device; the layers of `int8` in eight
+/// bits.
 pub fn predictor(
     model: &Model,
     weights: &Weights,
     int8: Option<&Int8>,
-    batch: usize,
+    batches: Batches,
     device: &str,
 ) -> Result<Predictor> {
-    Predictor::with_batches(model, weights, int8, &[batch], open_device(device)?)
+    Predictor::with_batches(model, weights, int8, batches, open_device(device)?)
 }
 
 /// The last weights of a run, or the best.

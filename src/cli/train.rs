@@ -70,7 +70,7 @@ pub struct Args {
     data_budget: Option<u64>,
     /// Take at most this much of the device's memory, such as 4GiB or 500MB; a number alone is
     /// MiB [default: what is free, where the device tells]
-    #[arg(long, value_name = "SIZE", value_parser = mebibytes)]
+    #[arg(long, value_name = "SIZE", value_parser = shared::mebibytes)]
     memory_budget: Option<u64>,
     /// Write a picture of training images as the model will see them, and end
     #[arg(long, value_name = "FILE.png")]
@@ -183,33 +183,6 @@ impl Args {
         config.profile = self.profile;
         config.check()?;
         Ok(config)
-    }
-}
-
-/// The MiB of a size such as `4GiB`, `1.5G`, `500MB` or `2048`.
-fn mebibytes(text: &str) -> std::result::Result<u64, String> {
-    let (number, unit) = text.split_at(text.find(char::is_alphabetic).unwrap_or(text.len()));
-    let unit = match unit.to_ascii_lowercase().as_str() {
-        "" | "m" | "mib" => (1u64 << 20) as f64,
-        "g" | "gib" => (1u64 << 30) as f64,
-        "t" | "tib" => (1u64 << 40) as f64,
-        "mb" => 1e6,
-        "gb" => 1e9,
-        "tb" => 1e12,
-        _ => {
-            return Err(format!(
-                "unknown unit {unit:?}; expected MiB, GiB, TiB, MB, GB or TB"
-            ));
-        }
-    };
-    let number: f64 = number
-        .trim()
-        .parse()
-        .map_err(|_| "expected a size such as 4GiB")?;
-    let mib = number * unit / f64::from(1 << 20);
-    match mib.is_finite() && mib >= 1.0 {
-        true => Ok(mib as u64),
-        false => Err("expected at least 1 MiB".into()),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::train::Weights;
 use serde::Serialize;
 use std::time::Instant;
 
-/// Images a step while measuring.
+/// Images a step while measuring, at most.
 pub const BATCH: usize = 256;
 /// Batches that are timed; the median counts.
 const REPEATS: usize = 9;

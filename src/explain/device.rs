@@ -1,18 +1,22 @@
 //! Logits, activations and gradients of normalised images, on a device.
 
 use crate::error::{Error, Result};
-use crate::graph::{Backend, Program};
+use crate::graph::{Backend, Graph, Program};
+use crate::infer::Batches;
 use crate::model::{INPUT, Model};
 use crate::ops::binary::{Binary, BinaryOp, SumTo};
-use crate::ops::{Array, Builder, Step};
+use crate::ops::{Array, Builder, Step, Value};
 use crate::tensor::{Shape, TensorType};
-use crate::train::Weights;
+use crate::train::{Estimate, Use, Weights};
 
 const CHOSEN: &str = "explain.class";
 const LOGITS: &str = "explain.logits";
 const ACTIVATION: &str = "explain.activation";
 const GRADIENT: &str = "explain.gradient";
 const INPUT_GRADIENT: &str = "explain.input_gradient";
+
+/// What an answer is read from.
+const RESULTS: [&str; 4] = [LOGITS, ACTIVATION, GRADIENT, INPUT_GRADIENT];
 
 /// A model with the gradients of one logit.
 pub(super) struct Device {
@@ -35,54 +39,27 @@ pub(super) struct Answer {
 }
 
 impl Device {
+    /// For at most `most` images at a time, fewer where they do not fit.
     pub fn new(
         model: &Model,
         weights: &Weights,
         layer: &str,
-        batch: usize,
+        most: usize,
         mut backend: Box<dyn Backend>,
     ) -> Result<Self> {
-        let (mut graph, outputs) = model.inference_graph(batch)?;
-        let logits = outputs[outputs.len() - 1];
-        let index = model.layers().iter().position(|l| l.name == layer);
-        let Some(index) = index else {
-            let names: Vec<_> = model.layers().iter().map(|l| l.name.as_str()).collect();
-            return Err(Error::Usage(format!(
-                "--layer {layer:?} is no layer of {}; there are {}",
-                model.name(),
-                names.join(", ")
-            )));
-        };
-        let (images, activation) = (outputs[0], outputs[index + 1]);
-        graph.set_layer("explain");
-        // One row of zeros and a one: the sum over the batch of that logit. No image's logits
-        // depend on another, so the gradient of the sum is each image's own.
-        let chosen = graph.state(CHOSEN, TensorType::f32([1, model.classes()]));
-        let product = graph.add1(Box::new(Binary(BinaryOp::Mul)), &[logits, chosen])?;
-        let sum = SumTo {
-            shape: Shape::default(),
-        };
-        let score = graph.add1(Box::new(sum), &[product])?;
-        let gradients = graph.gradients(score, &[activation, images])?;
-        let mut kept = vec![(LOGITS, Some(logits)), (ACTIVATION, Some(activation))];
-        kept.extend([GRADIENT, INPUT_GRADIENT].into_iter().zip(gradients));
-        for (name, value) in kept {
-            let value = value.ok_or_else(|| {
-                Error::Usage(format!("the logits do not depend on layer {layer}"))
-            })?;
-            let ty = graph.ty(value).clone();
-            let target = graph.state(name, ty);
-            graph.store(value, target)?;
-        }
-        let states: Vec<_> = graph
-            .states()
-            .map(|(n, ty)| (n.to_owned(), ty.clone()))
-            .collect();
-        for (name, ty) in &states {
-            backend.create(name, ty)?;
-            if let Some(tensor) = weights.get(name) {
+        let name = model.name();
+        let batch = Batches::up_to(most).fitting(name, &*backend, |batch, memory| {
+            let (graph, _) = explaining(model, layer, batch)?;
+            let read = states(&graph).filter(|(name, _)| RESULTS.contains(&name.as_str()));
+            let read: Vec<_> = read.collect();
+            Estimate::new([&graph.optimized()], used_for, &read, &*backend, memory)
+        })?;
+        let (graph, [images, activation]) = explaining(model, layer, batch)?;
+        for (name, ty) in states(&graph) {
+            backend.create(&name, &ty)?;
+            if let Some(tensor) = weights.get(&name) {
                 let values = tensor.data().iter().map(|x| f64::from(*x)).collect();
-                backend.write(name, &Array::float(ty.clone(), values))?;
+                backend.write(&name, &Array::float(ty, values))?;
             }
         }
         let layer = graph.ty(activation).shape.dims()[1..].to_vec();
@@ -98,6 +75,11 @@ impl Device {
 
     pub fn describe(&self) -> String {
         self.backend.describe()
+    }
+
+    /// Most images it answers for at a time.
+    pub fn batch(&self) -> usize {
+        self.input.shape[0]
     }
 
     /// Channels, rows and columns of the layer; of one without rows and columns, 1 each.
@@ -121,7 +103,7 @@ impl Device {
         let chosen = Array::float(TensorType::f32([1, self.classes]), row);
         self.backend.write(CHOSEN, &chosen)?;
         self.backend.run(self.program, &[Step::default()])?;
-        let batch = self.input.shape[0];
+        let batch = self.batch();
         let mut rows = |name: &str| {
             let all = self.backend.read(name)?;
             let each = all.f().len() / batch;
@@ -150,5 +132,57 @@ impl Device {
                 },
             )
             .collect())
+    }
+}
+
+/// The graph of a logit's gradients by the images and by a layer's activation, and these two.
+fn explaining(model: &Model, layer: &str, batch: usize) -> Result<(Graph, [Value; 2])> {
+    let (mut graph, outputs) = model.inference_graph(batch)?;
+    let logits = outputs[outputs.len() - 1];
+    let index = model.layers().iter().position(|l| l.name == layer);
+    let Some(index) = index else {
+        let names: Vec<_> = model.layers().iter().map(|l| l.name.as_str()).collect();
+        return Err(Error::Usage(format!(
+            "--layer {layer:?} is no layer of {}; there are {}",
+            model.name(),
+            names.join(", ")
+        )));
+    };
+    let (images, activation) = (outputs[0], outputs[index + 1]);
+    graph.set_layer("explain");
+    // One row of zeros and a one: the sum over the batch of that logit. No image's logits
+    // depend on another, so the gradient of the sum is each image's own.
+    let chosen = graph.state(CHOSEN, TensorType::f32([1, model.classes()]));
+    let product = graph.add1(Box::new(Binary(BinaryOp::Mul)), &[logits, chosen])?;
+    let sum = SumTo {
+        shape: Shape::default(),
+    };
+    let score = graph.add1(Box::new(sum), &[product])?;
+    let gradients = graph.gradients(score, &[activation, images])?;
+    let kept = [Some(logits), Some(activation)]
+        .into_iter()
+        .chain(gradients);
+    for (name, value) in RESULTS.into_iter().zip(kept) {
+        let value = value
+            .ok_or_else(|| Error::Usage(format!("the logits do not depend on layer {layer}")))?;
+        let ty = graph.ty(value).clone();
+        let target = graph.state(name, ty);
+        graph.store(value, target)?;
+    }
+    Ok((graph, [images, activation]))
+}
+
+fn states(graph: &Graph) -> impl Iterator<Item = (String, TensorType)> {
+    graph
+        .states()
+        .map(|(name, ty)| (name.to_owned(), ty.clone()))
+}
+
+/// What a state is for, by its name.
+fn used_for(state: &str) -> Use {
+    match state {
+        INPUT => Use::Data,
+        CHOSEN | LOGITS | ACTIVATION | GRADIENT | INPUT_GRADIENT => Use::Activations,
+        _ => Use::Weights,
     }
 }

@@ -130,7 +130,7 @@ pub struct Explainer {
     affine: Vec<(f64, f64)>,
 }
 
-/// Images a step.
+/// Most images a step.
 const BATCH: usize = 16;
 
 impl Explainer {
@@ -268,8 +268,9 @@ impl Explainer {
         mut input: impl FnMut(usize) -> Vec<f64>,
     ) -> Result<Vec<f64>> {
         let mut mean = vec![0.0; self.black.len()];
-        for first in (0..count).step_by(BATCH) {
-            let inputs: Vec<_> = (first..count.min(first + BATCH)).map(&mut input).collect();
+        let batch = self.device.batch();
+        for first in (0..count).step_by(batch) {
+            let inputs: Vec<_> = (first..count.min(first + batch)).map(&mut input).collect();
             for Answer { input_gradient, .. } in self.device.run(&inputs, class)? {
                 for (sum, g) in mean.iter_mut().zip(input_gradient) {
                     *sum += g / count as f64;
@@ -315,7 +316,7 @@ impl Explainer {
         let patch = detail.patch(self.shape);
         let places = maps::patches([rows, columns], patch);
         let mut drops = Vec::with_capacity(places.len());
-        for chunk in places.chunks(BATCH) {
+        for chunk in places.chunks(self.device.batch()) {
             let hidden = |place: &[usize; 2]| {
                 let mut hidden = x.to_vec();
                 for (i, value) in hidden.iter_mut().enumerate() {

@@ -156,21 +156,21 @@ pub(crate) fn advise_batch(
     if !matches!(error, Error::Limit { .. }) {
         return error;
     }
-    let advice = match largest_batch(batch - 1, backend, graph) {
-        0 => "not even a batch of 1 fits this device".to_owned(),
-        n => format!("the largest batch that fits is {n}: try --batch-size {n}"),
-    };
+    let within = |n| graph(n).and_then(|g| backend.plan(&g)).is_ok();
+    let advice = batch_advice(largest_batch(batch - 1, within), "--batch-size");
     Error::Device(format!("{error}; {advice}"))
 }
 
-/// The largest batch of at most `most` whose graph (as `graph` builds it) stays within the
-/// device's limits; 0 where not even one image does.
-pub(crate) fn largest_batch(
-    most: usize,
-    backend: &dyn Backend,
-    graph: impl Fn(usize) -> Result<Graph>,
-) -> usize {
-    let fits = |n| graph(n).and_then(|g| backend.plan(&g)).is_ok();
+/// What to do where `largest` is the largest batch that fits, which `flag` sets.
+pub(crate) fn batch_advice(largest: usize, flag: &str) -> String {
+    match largest {
+        0 => "not even a batch of 1 fits".to_owned(),
+        n => format!("the largest batch that fits is {n}: try {flag} {n}"),
+    }
+}
+
+/// The largest batch of at most `most` that `fits`; 0 where not even one image does.
+pub(crate) fn largest_batch(most: usize, fits: impl Fn(usize) -> bool) -> usize {
     if most == 0 || fits(most) {
         return most;
     }

@@ -23,7 +23,7 @@ mod split;
 
 pub use arena::{Arena, Part, chunks};
 pub use backend::{Available, Backend, Profile, Program, Ticket, Timing};
-pub(crate) use backend::{advise_batch, largest_batch};
+pub(crate) use backend::{advise_batch, batch_advice, largest_batch};
 pub use gpu::GpuBackend;
 pub(crate) use gpu::MOST_UNSENT;
 pub use guard::Probe;

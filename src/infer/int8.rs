@@ -1,16 +1,16 @@
 //! Inference in eight bits: convolutions and dense layers of a graph are put in integers.
 
-use super::{IMAGES, ORDER, images_value};
+use super::{Batches, IMAGES, create_images, images_value, used_for};
 use crate::error::{Error, Result};
 use crate::formats::safetensors::Int8Scales;
-use crate::graph::{Backend, Graph, Node, Program};
+use crate::graph::{Arena, Backend, Graph, Node, Program};
 use crate::model::{Mode, Model};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::int8::{Conv2dInt8, QuantizeInt8, pack_filters, quantized};
 use crate::ops::matmul::MatMul;
 use crate::ops::{Array, Builder, Step, Value, Window};
 use crate::tensor::TensorType;
-use crate::train::{Weights, arenas, upload_weights, weight_values};
+use crate::train::{Estimate, Use, Weights, arenas, upload_weights, weight_values};
 use std::collections::BTreeMap;
 
 /// The steps of each layer that runs in eight bits, by its name.
@@ -100,13 +100,14 @@ pub(super) fn rewrite(graph: &mut Graph, int8: &Int8) -> Result<()> {
     })
 }
 
-/// Images a calibration step.
+/// Most images a calibration step.
 const BATCH: usize = 32;
 
 /// A model whose layers' inputs can be looked at.
 pub(crate) struct Taps {
     backend: Box<dyn Backend>,
     program: Program,
+    batch: usize,
     image: [usize; 3],
     layers: usize,
 }
@@ -118,34 +119,62 @@ pub(crate) fn tapped(
     layers: &[&str],
     mut backend: Box<dyn Backend>,
 ) -> Result<Taps> {
-    let [parameters, statistics] = arenas(model);
-    upload_weights(&mut *backend, &parameters, &statistics, weights)?;
-    let [c, h, w] = model.input();
-    backend.create(IMAGES, &TensorType::u8([BATCH, c, h, w]))?;
-    let order = Array::index(TensorType::u32([BATCH]), (0..BATCH as u32).collect());
-    backend.create(ORDER, order.ty())?;
-    backend.write(ORDER, &order)?;
-    let mut graph = Graph::new();
-    let images = images_value(&mut graph, model, [BATCH, BATCH])?;
-    let (values, _) = weight_values(&mut graph, &parameters, &statistics)?;
-    model.lower(&mut graph, &values, images, Mode::Inference)?;
-    for (i, layer) in layers.iter().enumerate() {
-        let value = input_of(&graph, layer)?;
-        let ty = graph.ty(value).clone();
-        backend.create(&tap(i), &ty)?;
-        let target = graph.state(tap(i), ty);
-        graph.store(value, target)?;
+    let arenas = arenas(model);
+    let graph = |batch| tapped_graph(model, &arenas, layers, batch);
+    let batches = Batches::up_to(BATCH);
+    let batch = batches.fitting(model.name(), &*backend, |batch, memory| {
+        let (graph, taps) = graph(batch)?;
+        Estimate::new([&graph], tapped_for, &taps, &*backend, memory)
+    })?;
+    let (graph, taps) = graph(batch)?;
+    upload_weights(&mut *backend, &arenas[0], &arenas[1], weights)?;
+    create_images(&mut *backend, model, batch)?;
+    for (name, ty) in &taps {
+        backend.create(name, ty)?;
     }
     Ok(Taps {
-        program: backend.compile(graph.optimized())?,
+        program: backend.compile(graph)?,
         backend,
+        batch,
         image: model.input(),
         layers: layers.len(),
     })
 }
 
+/// The graph that stores what layers read, and the states it stores that in.
+fn tapped_graph(
+    model: &Model,
+    [parameters, statistics]: &[Arena; 2],
+    layers: &[&str],
+    batch: usize,
+) -> Result<(Graph, Vec<(String, TensorType)>)> {
+    let mut graph = Graph::new();
+    let images = images_value(&mut graph, model, [batch; 2])?;
+    let (values, _) = weight_values(&mut graph, parameters, statistics)?;
+    model.lower(&mut graph, &values, images, Mode::Inference)?;
+    let mut taps = Vec::new();
+    for (i, layer) in layers.iter().enumerate() {
+        let value = input_of(&graph, layer)?;
+        let ty = graph.ty(value).clone();
+        let target = graph.state(tap(i), ty.clone());
+        graph.store(value, target)?;
+        taps.push((tap(i), ty));
+    }
+    Ok((graph.optimized(), taps))
+}
+
+/// What a state of a tapped inference is for, by its name.
+fn tapped_for(state: &str) -> Use {
+    match state.starts_with(TAP) {
+        true => Use::Activations,
+        false => used_for(state),
+    }
+}
+
+const TAP: &str = "tap";
+
 fn tap(layer: usize) -> String {
-    format!("tap{layer}")
+    format!("{TAP}{layer}")
 }
 
 /// What the convolution or product of a layer reads.
@@ -166,16 +195,16 @@ impl Taps {
     pub fn run(&mut self, images: &[u8], mut see: impl FnMut(usize, &[f64])) -> Result<()> {
         let [c, h, w] = self.image;
         let image = c * h * w;
-        for chunk in images.chunks(BATCH * image) {
+        for chunk in images.chunks(self.batch * image) {
             let mut bytes = chunk.to_vec();
-            bytes.resize(BATCH * image, 0);
-            let ty = TensorType::u8([BATCH, c, h, w]);
+            bytes.resize(self.batch * image, 0);
+            let ty = TensorType::u8([self.batch, c, h, w]);
             self.backend
                 .write(IMAGES, &Array::bytes(ty, bytes.into()))?;
             self.backend.run(self.program, &[Step::default()])?;
             for layer in 0..self.layers {
                 let read = self.backend.read(&tap(layer))?;
-                let each = read.f().len() / BATCH;
+                let each = read.f().len() / self.batch;
                 see(layer, &read.f()[..each * (chunk.len() / image)]);
             }
         }

@@ -4,24 +4,25 @@ mod onnx;
 
 pub use onnx::run_onnx;
 
+mod batches;
 mod int8;
 pub(crate) mod page;
 pub mod web;
 
+pub use batches::Batches;
 pub use int8::Int8;
 pub(crate) use int8::{Taps, tapped};
 
 use crate::data::Split;
 use crate::error::{Error, Result};
-use crate::graph::{Arena, Backend, Graph, Program, advise_batch, largest_batch};
+use crate::graph::{Arena, Backend, Graph, Program};
 use crate::model::{Mode, Model};
 use crate::ops::batch::GatherImages;
 use crate::ops::{Array, Builder, Step, Value};
 use crate::tensor::TensorType;
 use crate::train::{
-    Examined, PARAMETERS, STATISTICS, Weights, arenas, upload_weights, weight_values,
+    Estimate, Examined, PARAMETERS, STATISTICS, Use, Weights, arenas, upload_weights, weight_values,
 };
-use std::collections::BTreeSet;
 
 const IMAGES: &str = "images";
 const ORDER: &str = "order";
@@ -41,53 +42,52 @@ impl Predictor {
     /// Uploads weights and compiles the model for `batch` images at a time.
     ///
     /// # Errors
-    /// If the device is too small or fails.
+    /// As [`with_batches`](Self::with_batches).
     pub fn new(
         model: &Model,
         weights: &Weights,
         batch: usize,
         backend: Box<dyn Backend>,
     ) -> Result<Self> {
-        Self::with_batches(model, weights, None, &[batch], backend)
+        Self::with_batches(model, weights, None, Batches::of(batch), backend)
     }
 
-    /// As [`new`](Self::new), compiled for several numbers of images at a time: each run
-    /// takes the smallest that is enough, so that few images do not cost as much as many.
-    /// The layers of `int8` run in eight bits.
+    /// As [`new`](Self::new), for as many images at a time as `batches` says. The layers of
+    /// `int8` run in eight bits.
     ///
     /// # Errors
-    /// If `batches` is empty, the device is too small or fails.
+    /// If the images do not fit, told before anything is allocated, or the device fails.
     pub fn with_batches(
         model: &Model,
         weights: &Weights,
         int8: Option<&Int8>,
-        batches: &[usize],
+        batches: Batches,
         mut backend: Box<dyn Backend>,
     ) -> Result<Self> {
-        let batch = batches.iter().copied().max().unwrap_or(0);
-        if batch == 0 {
-            return Err(Error::Usage("a batch must hold at least 1 image".into()));
-        }
-        let [c, h, w] = model.input();
         let [parameters, statistics] = arenas(model);
+        let graphs = |most| -> Result<Vec<(usize, Graph)>> {
+            let arenas = [&parameters, &statistics];
+            let sizes = batches.sizes(most).into_iter();
+            sizes
+                .map(|n| Ok((n, inference_graph(model, arenas, [n, most], int8)?)))
+                .collect()
+        };
+        let logits_type = |images| TensorType::f32([images, model.classes()]);
+        let batch = batches.fitting(model.name(), &*backend, |most, memory| {
+            let graphs = graphs(most)?;
+            let read = [(LOGITS.to_owned(), logits_type(most))];
+            let graphs = graphs.iter().map(|(_, graph)| graph);
+            Estimate::new(graphs, used_for, &read, &*backend, memory)
+        })?;
         upload_weights(&mut *backend, &parameters, &statistics, weights)?;
         if let Some(int8) = int8 {
             int8::upload(&mut *backend, weights, int8)?;
         }
-        let order_ty = TensorType::u32([batch]);
-        backend.create(IMAGES, &TensorType::u8([batch, c, h, w]))?;
-        backend.create(ORDER, &order_ty)?;
-        backend.create(LOGITS, &TensorType::f32([batch, model.classes()]))?;
-        let order = Array::index(order_ty, (0..batch as u32).collect());
-        backend.write(ORDER, &order)?;
-        let graph =
-            |images| inference_graph(model, [&parameters, &statistics], [images, batch], int8);
+        create_images(&mut *backend, model, batch)?;
+        backend.create(LOGITS, &logits_type(batch))?;
         let mut programs = Vec::new();
-        for images in batches.iter().copied().collect::<BTreeSet<_>>() {
-            let program = backend
-                .compile(graph(images)?)
-                .map_err(|error| advise_batch(error, images, &*backend, graph))?;
-            programs.push((images, program));
+        for (images, graph) in graphs(batch)? {
+            programs.push((images, backend.compile(graph)?));
         }
         Ok(Self {
             backend,
@@ -103,23 +103,9 @@ impl Predictor {
         self.backend.describe()
     }
 
-    /// As [`with_batches`](Self::with_batches), compiled for as many images at a time as the
-    /// device can, at most `most`.
-    ///
-    /// # Errors
-    /// If not even one image fits, or the device fails.
-    pub fn with_largest_batch(
-        model: &Model,
-        weights: &Weights,
-        int8: Option<&Int8>,
-        most: usize,
-        backend: Box<dyn Backend>,
-    ) -> Result<Self> {
-        let [parameters, statistics] = arenas(model);
-        let graph =
-            |images| inference_graph(model, [&parameters, &statistics], [images, images], int8);
-        let batch = largest_batch(most, &*backend, graph).max(1);
-        Self::with_batches(model, weights, int8, &[batch], backend)
+    /// Most images that go through the device at a time.
+    pub fn batch(&self) -> usize {
+        self.batch
     }
 
     /// Runs each program once, on black images: drivers compile a kernel when it first runs,
@@ -245,6 +231,24 @@ fn inference_graph(
         int8::rewrite(&mut graph, int8)?;
     }
     Ok(graph.optimized())
+}
+
+/// What a state of an inference is for, by its name.
+fn used_for(state: &str) -> Use {
+    match state {
+        IMAGES | ORDER => Use::Data,
+        LOGITS => Use::Activations,
+        _ => Use::Weights,
+    }
+}
+
+/// Creates the states of images that [`images_value`] gathers, in the order they lie in.
+fn create_images(backend: &mut dyn Backend, model: &Model, room: usize) -> Result<()> {
+    let [c, h, w] = model.input();
+    backend.create(IMAGES, &TensorType::u8([room, c, h, w]))?;
+    let order = Array::index(TensorType::u32([room]), (0..room as u32).collect());
+    backend.create(ORDER, order.ty())?;
+    backend.write(ORDER, &order)
 }
 
 /// A batch of normalised images, of `room` that the state holds.

@@ -4,7 +4,7 @@ use super::metrics::Metrics;
 use super::{Options, Service};
 use crate::error::{Error, Result};
 use crate::graph::Backend;
-use crate::infer::Predictor;
+use crate::infer::{Batches, Predictor};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -67,6 +67,7 @@ pub(super) struct Batcher {
     queue: Arc<Queue>,
     thread: JoinHandle<()>,
     device: String,
+    max_batch: usize,
 }
 
 impl Batcher {
@@ -85,12 +86,13 @@ impl Batcher {
             metrics: metrics.clone(),
             healthy: healthy.clone(),
         });
-        let (max_batch, max_wait) = (options.max_batch, options.max_wait);
+        let (batches, max_wait) = (batches(options), options.max_wait);
         let work = move || {
             let predictor = open().and_then(|backend| {
-                let (sizes, int8) = (sizes(max_batch), service.int8.as_ref());
                 let (model, weights) = (&service.model, &service.weights);
-                let mut predictor = Predictor::with_batches(model, weights, int8, &sizes, backend)?;
+                let int8 = service.int8.as_ref();
+                let mut predictor =
+                    Predictor::with_batches(model, weights, int8, batches, backend)?;
                 // Else the first request of each number of images would wait for the driver.
                 predictor.warm_up()?;
                 Ok(predictor)
@@ -99,11 +101,10 @@ impl Batcher {
                 Ok(predictor) => predictor,
                 Err(error) => return drop(ready.send(Err(error))),
             };
-            drop(ready.send(Ok(predictor.device())));
+            drop(ready.send(Ok((predictor.device(), predictor.batch()))));
             Worker {
                 predictor,
                 jobs: receiver,
-                max_batch,
                 max_wait,
                 metrics,
                 healthy,
@@ -115,12 +116,18 @@ impl Batcher {
             .spawn(work);
         let fail = |what: String| Error::Runtime(format!("the device's thread {what}"));
         let thread = thread.map_err(|e| fail(format!("cannot start: {e}")))?;
-        let device = started.recv().map_err(|_| fail("ended".into()))??;
+        let (device, max_batch) = started.recv().map_err(|_| fail("ended".into()))??;
         Ok(Self {
             queue,
             thread,
             device,
+            max_batch,
         })
+    }
+
+    /// Most images that go through the device at once.
+    pub fn max_batch(&self) -> usize {
+        self.max_batch
     }
 
     pub fn device(&self) -> &str {
@@ -140,18 +147,23 @@ impl Batcher {
     }
 }
 
-/// The numbers of images that programs are compiled for: powers of two, and the largest.
-fn sizes(max_batch: usize) -> Vec<usize> {
-    let powers = (0..usize::BITS).map(|k| 1 << k);
-    let mut sizes: Vec<usize> = powers.take_while(|n| *n < max_batch).collect();
-    sizes.push(max_batch);
-    sizes
+/// Most images that go through the device at once, where nothing else is asked for.
+const MAX_BATCH: usize = 32;
+
+fn batches(options: &Options) -> Batches {
+    let batches = match options.max_batch {
+        Some(images) => Batches::of(images),
+        None => Batches::up_to(MAX_BATCH),
+    };
+    batches
+        .rising()
+        .within(options.memory_budget)
+        .set_by("--max-batch")
 }
 
 struct Worker {
     predictor: Predictor,
     jobs: Receiver<Job>,
-    max_batch: usize,
     max_wait: Duration,
     metrics: Arc<Metrics>,
     healthy: Arc<AtomicBool>,
@@ -175,7 +187,7 @@ impl Worker {
     fn gather(&self, first: Job) -> Vec<Job> {
         let deadline = Instant::now() + self.max_wait;
         let mut batch = vec![first];
-        while batch.len() < self.max_batch {
+        while batch.len() < self.predictor.batch() {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.jobs.recv_timeout(left) {
                 Ok(job) => batch.push(job),
@@ -205,17 +217,5 @@ impl Worker {
                 }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::sizes;
-
-    #[test]
-    fn programs_are_for_powers_of_two_and_the_largest_batch() {
-        assert_eq!(sizes(1), [1]);
-        assert_eq!(sizes(8), [1, 2, 4, 8]);
-        assert_eq!(sizes(12), [1, 2, 4, 8, 12]);
     }
 }

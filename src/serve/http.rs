@@ -25,6 +25,7 @@ pub(super) struct State {
     pub model: Model,
     pub classes: Vec<String>,
     pub device: String,
+    pub max_batch: usize,
     pub options: Options,
     pub queue: Arc<Queue>,
     pub metrics: Arc<Metrics>,
@@ -166,7 +167,7 @@ async fn model(Shared(state): Shared<Arc<State>>) -> impl IntoResponse {
         "classes": state.classes,
         "parameters": state.model.parameter_count(),
         "device": state.device,
-        "max_batch": state.options.max_batch,
+        "max_batch": state.max_batch,
     }))
 }
 

@@ -35,8 +35,12 @@ pub struct Options {
     pub host: IpAddr,
     /// The port; 0 for any free one.
     pub port: u16,
-    /// Most images that go through the device at once.
-    pub max_batch: usize,
+    /// Most images that go through the device at once; without a number as many as fit, at
+    /// most 32.
+    pub max_batch: Option<usize>,
+    /// Most of the device's memory that is taken, in MiB; without a number what is free, where
+    /// the device tells.
+    pub memory_budget: Option<u64>,
     /// How long the first image of a batch waits for others.
     pub max_wait: Duration,
     /// Most images that wait; further requests get 429.
@@ -52,7 +56,8 @@ impl Default for Options {
         Self {
             host: Ipv4Addr::LOCALHOST.into(),
             port: 8080,
-            max_batch: 32,
+            max_batch: None,
+            memory_budget: None,
             max_wait: Duration::from_millis(2),
             queue: 256,
             max_body: 8 << 20,
@@ -64,7 +69,7 @@ impl Default for Options {
 impl Options {
     fn check(&self) -> Result<()> {
         let counts = [
-            ("--max-batch", self.max_batch),
+            ("--max-batch", self.max_batch.unwrap_or(1)),
             ("--queue", self.queue),
             ("--max-body", self.max_body),
         ];
@@ -132,6 +137,7 @@ impl Server {
             model,
             classes,
             device: batcher.device().to_owned(),
+            max_batch: batcher.max_batch(),
             options: options.clone(),
             queue: batcher.queue(),
             metrics,

@@ -1,10 +1,9 @@
-//! What a training takes of the device's memory, told before anything is allocated.
+//! What a training, or an inference, takes of the device's memory, told before anything is
+//! allocated.
 
-use super::Config;
 use super::graphs::{ACCUMULATED, AVERAGES, GRADIENTS, LOGITS, METRICS};
-use super::setup::Runs;
 use super::weights::{PARAMETERS, STATISTICS};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::executor::padded;
 use crate::gpu::readback::Readback;
 use crate::graph::{Available, Backend, Graph, MOST_UNSENT, Shared};
@@ -13,14 +12,14 @@ use crate::tensor::TensorType;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Of the host's free memory, what a training may take: the rest is for the driver, the
+/// Of the host's free memory, what may be taken: the rest is for the driver, the
 /// program itself, and others.
 const SHARE_OF_HOST: f64 = 0.9;
 
 /// Who says how much memory there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// [`Config::memory_budget`].
+    /// The user, see [`Config::memory_budget`](super::Config::memory_budget).
     Budget,
     /// The host, whose memory the device uses.
     Host,
@@ -42,7 +41,7 @@ impl Source {
     }
 }
 
-/// The memory that a training may take.
+/// The memory that may be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// Bytes of it, where they are known.
@@ -52,8 +51,9 @@ pub struct Memory {
 }
 
 impl Memory {
-    pub(super) fn of(config: &Config, backend: &dyn Backend) -> Self {
-        let budget = config.memory_budget.map(|mib| mib.saturating_mul(1 << 20));
+    /// What a device gives; at most `budget` MiB.
+    pub(crate) fn of(budget: Option<u64>, backend: &dyn Backend) -> Self {
+        let budget = budget.map(|mib| mib.saturating_mul(1 << 20));
         let (bytes, source) = match (budget, backend.available()) {
             (_, Available::NoDevice) => (None, Source::NoDevice),
             (Some(budget), _) => (Some(budget), Source::Budget),
@@ -66,7 +66,29 @@ impl Memory {
     }
 }
 
-/// The bytes that a training takes, by what they are for.
+/// What a state is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    Weights,
+    Gradients,
+    Optimizer,
+    Activations,
+    Data,
+}
+
+/// What a state of a training is for, by its name.
+pub(super) fn used_for(state: &str) -> Use {
+    match state {
+        PARAMETERS | STATISTICS => Use::Weights,
+        GRADIENTS | ACCUMULATED => Use::Gradients,
+        METRICS | LOGITS => Use::Activations,
+        _ if AVERAGES.contains(&state) => Use::Weights,
+        _ if state.starts_with("train.") || state.starts_with("validation.") => Use::Data,
+        _ => Use::Optimizer,
+    }
+}
+
+/// The bytes that a training, or an inference, takes, by what they are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Estimate {
     /// Parameters and running statistics, and their averages.
@@ -92,12 +114,15 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Of a training's graphs; `lasting` are the states that checkpoints read back.
+    /// Of graphs that share a device; `used_for` tells what their states are for, `lasting` are
+    /// those that are read back.
     ///
     /// # Errors
-    /// [`Error::Limit`] where a graph does not stay within the device's limits.
-    pub(super) fn new(
-        runs: &Runs<Graph>,
+    /// [`Error::Limit`](crate::Error::Limit) where a graph does not stay within the device's
+    /// limits.
+    pub(crate) fn new<'g>(
+        graphs: impl IntoIterator<Item = &'g Graph>,
+        used_for: fn(&str) -> Use,
         lasting: &[(String, TensorType)],
         backend: &dyn Backend,
         memory: Memory,
@@ -116,30 +141,27 @@ impl Estimate {
         };
         let mut slots = Shared::default();
         let mut states: BTreeMap<&str, u64> = BTreeMap::new();
-        for graph in runs.iter() {
+        for graph in graphs {
             let plan = backend.plan(graph)?;
             slots.place(&plan.slots);
             estimate.textures += plan.textures;
-            states.extend(graph.states().map(|(name, ty)| (name, padded(ty.bytes()))));
+            for (name, ty) in graph.states() {
+                let largest = states.entry(name).or_default();
+                *largest = padded(ty.bytes()).max(*largest);
+            }
         }
         estimate.activations = slots.bytes();
         for (name, bytes) in &states {
-            *estimate.part(name) += bytes;
+            *match used_for(name) {
+                Use::Weights => &mut estimate.weights,
+                Use::Gradients => &mut estimate.gradients,
+                Use::Optimizer => &mut estimate.optimizer,
+                Use::Activations => &mut estimate.activations,
+                Use::Data => &mut estimate.data,
+            } += bytes;
         }
         estimate.transfers = transfers(&states, lasting);
         Ok(estimate)
-    }
-
-    /// What a state counts as.
-    fn part(&mut self, state: &str) -> &mut u64 {
-        match state {
-            PARAMETERS | STATISTICS => &mut self.weights,
-            GRADIENTS | ACCUMULATED => &mut self.gradients,
-            METRICS | LOGITS => &mut self.activations,
-            _ if AVERAGES.contains(&state) => &mut self.weights,
-            _ if state.starts_with("train.") || state.starts_with("validation.") => &mut self.data,
-            _ => &mut self.optimizer,
-        }
     }
 
     /// Its parts by name.
@@ -163,19 +185,6 @@ impl Estimate {
     pub fn fits(&self) -> bool {
         self.memory.bytes.is_none_or(|most| self.total() <= most)
     }
-
-    /// The error of a training of `batch` images a step that does not fit, where `largest`
-    /// would.
-    pub(super) fn too_large(&self, model: &str, batch: usize, largest: usize) -> Error {
-        let advice = match largest {
-            0 => "not even a batch of 1 fits".to_owned(),
-            n => format!("the largest batch that fits is {n}: try --batch-size {n}"),
-        };
-        Error::Device(format!(
-            "training {model} in batches of {batch} takes too much memory, even where results are \
-             computed again: {self}; {advice}"
-        ))
-    }
 }
 
 /// The most bytes that are under way at once: what is written before the first step, in
@@ -193,7 +202,10 @@ fn transfers(states: &BTreeMap<&str, u64>, lasting: &[(String, TensorType)]) -> 
 impl fmt::Display for Estimate {
     /// `weights 0.9 MiB, …: 91.3 MiB in all, of 18.1 GiB …`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = self.parts().map(|(name, n)| format!("{name} {}", bytes(n)));
+        let parts = self.parts().into_iter().filter(|(_, n)| *n > 0);
+        let parts: Vec<_> = parts
+            .map(|(name, n)| format!("{name} {}", bytes(n)))
+            .collect();
         let total = bytes(self.total());
         write!(f, "{}: {total} in all", parts.join(", "))?;
         let most = bytes(self.memory.bytes.unwrap_or(0));

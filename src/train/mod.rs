@@ -32,6 +32,7 @@ mod weights;
 pub use callbacks::Callbacks;
 pub use checkpoint::{Checkpoint, FORMAT as CHECKPOINT_FORMAT, Position};
 pub use config::Config;
+pub(crate) use estimate::Use;
 pub use estimate::{Estimate, Memory, Source};
 pub use examined::Examined;
 pub use feed::{Metrics, Part};

@@ -2,13 +2,13 @@
 //! memory that takes.
 
 use super::Config;
-use super::estimate::{Estimate, Memory};
+use super::estimate::{Estimate, Memory, used_for};
 use super::feed::Part;
 use super::graphs::{EVAL_BATCH, Graphs};
 use super::monitor::Monitor;
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
-use crate::graph::{Backend, Graph, advise_batch, largest_batch};
+use crate::graph::{Backend, Graph, advise_batch, batch_advice, largest_batch};
 use crate::model::Model;
 use crate::ops::metrics;
 
@@ -107,7 +107,7 @@ impl<'a> Setup<'a> {
             images: data.shape,
             labels: &train.labels,
             lens: [train.len(), validation.as_ref().map_or(0, Split::len)],
-            memory: Memory::of(config, backend),
+            memory: Memory::of(config.memory_budget, backend),
         };
         let Planned {
             graphs,
@@ -160,18 +160,15 @@ impl<'a> Plan<'a, '_> {
         if planned.estimate.fits() {
             return Ok(planned);
         }
-        // It grows with the batch: bisect.
-        let (mut fitting, mut failing) = (0, batch);
-        while failing - fitting > 1 {
-            let middle = fitting.midpoint(failing);
-            match self.smallest(middle) {
-                Ok(planned) if planned.estimate.fits() => fitting = middle,
-                _ => failing = middle,
-            }
-        }
-        Err(planned
-            .estimate
-            .too_large(self.model.name(), batch, fitting))
+        let fits = |n| self.smallest(n).is_ok_and(|p| p.estimate.fits());
+        let largest = largest_batch(batch - 1, fits);
+        Err(Error::Device(format!(
+            "training {} in batches of {batch} takes too much memory, even where results are \
+             computed again: {}; {}",
+            self.model.name(),
+            planned.estimate,
+            batch_advice(largest, "--batch-size")
+        )))
     }
 
     /// The first that fits of: the training as it is, with smaller batches where it is
@@ -204,17 +201,19 @@ impl<'a> Plan<'a, '_> {
         if validation.len > 0 {
             let most = validation.len.min(evaluation);
             let graph = |batch| graphs.evaluation(&validation, batch);
-            let batch = largest_batch(most, backend, graph).max(1);
+            let within = |batch| graph(batch).and_then(|g| backend.plan(&g)).is_ok();
+            let batch = largest_batch(most, within).max(1);
             validation = validation.within(budget, batch);
             validate = Some(batch);
         }
         let runs = self.runs(&graphs, [&train, &validation], batch, validate)?;
         let lasting = graphs.lasting_states();
-        let estimate = Estimate::new(&runs, &lasting, backend, self.memory).map_err(|error| {
-            advise_batch(error, batch, backend, |batch| {
-                graphs.training(&train, batch)
-            })
-        })?;
+        let estimate = Estimate::new(runs.iter(), used_for, &lasting, backend, self.memory)
+            .map_err(|error| {
+                advise_batch(error, batch, backend, |batch| {
+                    graphs.training(&train, batch)
+                })
+            })?;
         let estimate = Estimate {
             recompute,
             evaluation: validate,
