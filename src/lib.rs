@@ -22,7 +22,7 @@
 //!     name: "shades".into(),
 //!     shape: [1, 8, 8],
 //!     classes: vec!["dark".into(), "bright".into()],
-//!     train: Split { images: images.into(), labels },
+//!     train: Split::new(images, labels),
 //!     test: None,
 //!     notes: vec![],
 //! };

@@ -542,7 +542,7 @@ fn normalisation_and_augmentation_stay_with_the_run() {
     let config: Config = toml::from_str(&config).unwrap();
     assert_eq!(config.augment.as_deref(), Some("flip,crop=1"));
     let data = Request::new(&files.text("data")).load().unwrap();
-    let [measured] = data.train.moments(1)[..] else {
+    let [measured] = data.train.moments(1).unwrap()[..] else {
         panic!("the images are grey");
     };
     let model = Model::load(&files.text("run/model.toml")).unwrap();

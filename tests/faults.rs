@@ -26,10 +26,7 @@ fn data() -> Dataset {
         name: "random".into(),
         shape: [1, 6, 6],
         classes: (0..4).map(|c| c.to_string()).collect(),
-        train: Split {
-            images: images.into(),
-            labels: (0..40).map(|i| i % 4).collect(),
-        },
+        train: Split::new(images, (0..40).map(|i| i % 4).collect()),
         test: None,
         notes: vec![],
     }

@@ -33,10 +33,10 @@ fn ten_thousand_steps_take_no_more_memory_than_a_hundred() {
         name: "noise".into(),
         shape: [1, 4, 4],
         classes: vec!["a".into(), "b".into()],
-        train: Split {
-            images: (0..IMAGES * 16).map(|i| (i * 31 % 251) as u8).collect(),
-            labels: (0..IMAGES as u32).map(|i| i % 2).collect(),
-        },
+        train: Split::new(
+            (0..IMAGES * 16).map(|i| (i * 31 % 251) as u8).collect(),
+            (0..IMAGES as u32).map(|i| i % 2).collect(),
+        ),
         test: None,
         notes: vec![],
     };

@@ -19,9 +19,11 @@ const SHAPE: [usize; 3] = [3, 32, 32];
 
 /// Images of which the batches leave a rest, and so many to validate on.
 fn data(validation: usize) -> Dataset {
-    let split = |len: usize| Split {
-        images: (0..len * 3072).map(|i| (i * 31 % 251) as u8).collect(),
-        labels: (0..len as u32).map(|i| i % 4).collect(),
+    let split = |len: usize| {
+        Split::new(
+            (0..len * 3072).map(|i| (i * 31 % 251) as u8).collect(),
+            (0..len as u32).map(|i| i % 4).collect(),
+        )
     };
     Dataset {
         name: "noise".into(),

@@ -35,10 +35,10 @@ fn data(images: usize, poisoned: &[usize]) -> Dataset {
         name: "pairs".into(),
         shape: [1, 1, 2],
         classes: vec!["a".into(), "b".into()],
-        train: Split {
-            images: (0..images).flat_map(pixels).collect(),
-            labels: (0..images).map(|i| (i % 3 == 0).into()).collect(),
-        },
+        train: Split::new(
+            (0..images).flat_map(pixels).collect(),
+            (0..images).map(|i| (i % 3 == 0).into()).collect(),
+        ),
         test: None,
         notes: vec![],
     }
@@ -105,17 +105,18 @@ fn a_step_that_is_skipped_leaves_no_trace() {
     let mut clean = poisoned.clone();
     let [images, labels] = [8..12, 8..12];
     let keep = |i: usize, range: &std::ops::Range<usize>| !range.contains(&i);
-    let pixels = clean.train.images.chunks(2).enumerate();
-    clean.train = Split {
-        images: pixels
+    let pixels = clean.train.images.all().unwrap().into_owned();
+    let pixels = pixels.chunks(2).enumerate();
+    clean.train = Split::new(
+        pixels
             .filter(|(i, _)| keep(*i, &images))
             .flat_map(|(_, p)| p.to_vec())
             .collect(),
-        labels: (0..20)
+        (0..20)
             .filter(|i| keep(*i, &labels))
             .map(|i| poisoned.train.labels[i])
             .collect(),
-    };
+    );
     let start = poisonable();
     for (backend, other) in backends().into_iter().zip(backends()) {
         let name = backend.describe();
@@ -219,10 +220,16 @@ fn enlarged(data: &Dataset, (model, weights): (Model, Weights)) -> (Dataset, (Mo
     let row = |pair: &[u8]| [[pair[0]; 128], [pair[1]; 128]].concat().repeat(256);
     let large = Dataset {
         shape: [1, 256, 256],
-        train: Split {
-            images: data.train.images.chunks(2).flat_map(row).collect(),
-            labels: data.train.labels.clone(),
-        },
+        train: Split::new(
+            data.train
+                .images
+                .all()
+                .unwrap()
+                .chunks(2)
+                .flat_map(row)
+                .collect(),
+            data.train.labels.clone(),
+        ),
         ..data.clone()
     };
     let pooled = Model::builder(model.name(), large.shape)

@@ -28,10 +28,7 @@ fn quarters(len: usize) -> Dataset {
         name: "quarters".into(),
         shape: [1, 12, 12],
         classes: ["a", "b", "c", "d"].map(str::to_owned).into(),
-        train: Split {
-            images: images.into(),
-            labels,
-        },
+        train: Split::new(images, labels),
         test: None,
         notes: Vec::new(),
     }

@@ -186,13 +186,15 @@ fn sketch(draw: &mut Draw) -> (String, Model) {
 
 fn data(draw: &mut Draw, model: &Model, images: usize) -> Dataset {
     let shape = model.input();
-    let mut split = |len: usize| Split {
-        images: (0..len * shape.iter().product::<usize>())
-            .map(|_| draw.int(0, 255) as u8)
-            .collect(),
-        labels: (0..len)
-            .map(|_| draw.int(0, model.classes() - 1) as u32)
-            .collect(),
+    let mut split = |len: usize| {
+        Split::new(
+            (0..len * shape.iter().product::<usize>())
+                .map(|_| draw.int(0, 255) as u8)
+                .collect(),
+            (0..len)
+                .map(|_| draw.int(0, model.classes() - 1) as u32)
+                .collect(),
+        )
     };
     Dataset {
         name: "random".into(),

@@ -124,7 +124,7 @@ impl Run {
 fn image_losses(model: &Model, weights: &Weights, split: &Split) -> Vec<f64> {
     let cpu = Box::new(CpuBackend::new());
     let mut predictor = Predictor::new(model, weights, split.len(), cpu).unwrap();
-    let logits = predictor.logits(&split.images).unwrap();
+    let logits = predictor.logits(&split.images.all().unwrap()).unwrap();
     let rows = logits.iter().zip(&split.labels);
     rows.map(|(row, label)| -probabilities(row)[*label as usize].ln())
         .collect()
@@ -524,7 +524,7 @@ fn label_smoothing_and_class_weights_shape_the_gradient() {
     let initial = model.initial_weights(3);
     let cpu = Box::new(CpuBackend::new());
     let mut predictor = Predictor::new(&model, &initial, 4, cpu).unwrap();
-    let logits = predictor.logits(&data.train.images).unwrap();
+    let logits = predictor.logits(&data.train.images.all().unwrap()).unwrap();
     let listed: Vec<f64> = (0..10).map(|c| 0.5 + f64::from(c)).collect();
     let text = listed.iter().map(f64::to_string).collect::<Vec<_>>();
     for (smoothing, weighted) in [(0.0, false), (0.2, false), (0.0, true), (0.2, true)] {

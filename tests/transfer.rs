@@ -202,7 +202,7 @@ fn data() -> Dataset {
         name: "random".into(),
         shape: [1, 8, 8],
         classes: (0..10).map(|c| c.to_string()).collect(),
-        train: Split { images, labels },
+        train: Split::new(images, labels),
         test: None,
         notes: Vec::new(),
     }
@@ -286,7 +286,7 @@ fn frozen_batch_normalisation_works_as_at_inference() {
     };
     let (_, losses) = trained(&model, &config, &initial);
     let mut predictor = Predictor::new(&model, &initial, 16, Box::new(CpuBackend::new())).unwrap();
-    let logits = predictor.logits(&data.train.images).unwrap();
+    let logits = predictor.logits(&data.train.images.all().unwrap()).unwrap();
     let each = logits.iter().zip(&data.train.labels);
     let loss = each.map(|(row, label)| -probabilities(row)[*label as usize].ln());
     let expected = loss.sum::<f64>() / 16.0;

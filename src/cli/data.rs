@@ -33,6 +33,10 @@ struct InfoArgs {
     /// Write a picture with a row of images for each class
     #[arg(long, value_name = "FILE.png")]
     sheet: Option<PathBuf>,
+    /// Keep at most N MiB of decoded image files in memory; where there are more, decode each
+    /// file when it is needed [default: half of what the host has free]
+    #[arg(long, value_name = "MIB")]
+    host_budget: Option<u64>,
     /// One JSON object on standard output
     #[arg(long)]
     json: bool,
@@ -65,8 +69,8 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn info(args: &InfoArgs) -> Result<()> {
-    let data = super::shared::load_stored(&args.data)?;
-    let info = Info::of(&data);
+    let data = super::shared::load_stored(&args.data, args.host_budget)?;
+    let info = Info::of(&data)?;
     if let Some(path) = &args.sheet {
         contact_sheet(&data, path)?;
         eprintln!("the sheet is in {}", path.display());

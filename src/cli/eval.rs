@@ -30,6 +30,10 @@ pub struct Args {
     /// MiB [default: what is free, where the device tells]
     #[arg(long, value_name = "SIZE", value_parser = shared::mebibytes)]
     memory_budget: Option<u64>,
+    /// Keep at most N MiB of decoded image files in the host's memory; where there are more,
+    /// decode each file when it is needed [default: half of what is free]
+    #[arg(long, value_name = "MIB")]
+    host_budget: Option<u64>,
     /// Take the weights of the epoch whose validation was the best, not the last ones
     #[arg(long)]
     best: bool,
@@ -64,7 +68,7 @@ pub fn run(args: &Args) -> Result<()> {
         let run = args.run.display();
         Error::Usage(format!("{run} names no data set; give one with --data"))
     })?;
-    let data = shared::load_data(&name, model.input())?;
+    let data = shared::load_data(&name, model.input(), args.host_budget)?;
     if data.shape != model.input() {
         return Err(Error::Usage(format!(
             "the model takes images of {:?}, the data set {name} has {:?}",

@@ -108,7 +108,7 @@ pub fn run(args: &Args) -> Result<()> {
     let (folder, model, weights) = common.open(quantised)?;
     let classes = folder.classes(&model);
     let config = args.config(&folder)?;
-    let data = shared::load_data(&config.data, model.input())?;
+    let data = shared::load_data(&config.data, model.input(), None)?;
     let (small, start) = args.pruned(&model, &weights)?;
     let mut target = RunFolder::create(common.out.as_deref(), &small, &config, &classes)?;
     let bytes = folder.weight_bytes(common.best)?;

@@ -71,11 +71,12 @@ impl Args {
     }
 
     fn int8(&self, model: &Model, weights: &Weights, data: &Dataset) -> Result<Int8> {
-        let image: usize = model.input().iter().product();
-        let count = self.images.min(data.train.len());
-        let images = &data.train.images[..count * image];
+        let images = data
+            .train
+            .images
+            .get(0..self.images.min(data.train.len()))?;
         let backend = shared::open_device(&self.common.device)?;
-        compress::calibrate(model, weights, images, self.calibration(), backend)
+        compress::calibrate(model, weights, &images, self.calibration(), backend)
     }
 }
 
@@ -86,7 +87,7 @@ pub fn run(args: &Args) -> Result<()> {
     let (folder, model, weights) = common.open(quantised)?;
     let config = folder.config()?;
     let name = common.data.as_ref().unwrap_or(&config.data);
-    let data = shared::load_data(name, model.input())?;
+    let data = shared::load_data(name, model.input(), None)?;
     let (folded, start) = compress::fold_batch_norms(&model, &weights)?;
     let classes = folder.classes(&model);
     let mut target = RunFolder::create(common.out.as_deref(), &folded, &config, &classes)?;

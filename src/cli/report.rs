@@ -60,7 +60,7 @@ fn one(args: &Args, run: &Path, path: &Path) -> Result<()> {
     let mut report = RunReport::open(&folder)?;
     let weights = shared::weights(&folder, &model, args.best)?;
     report.set_weights(&weights);
-    let data = shared::load_data(&config.data, model.input())?;
+    let data = shared::load_data(&config.data, model.input(), None)?;
     if let Some(images) = train::validation_images(&data, &config)? {
         let backend = shared::open_device(&args.device)?;
         eprintln!("device: {}", backend.describe());
@@ -70,7 +70,7 @@ fn one(args: &Args, run: &Path, path: &Path) -> Result<()> {
         bar.set_length(images.len() as u64);
         let examined = predictor.examine(&images, &|done| bar.set_position(done as u64))?;
         bar.finish_and_clear();
-        report.examine(&examined, args.best);
+        report.examine(&examined, args.best)?;
     }
     report.write(path)
 }

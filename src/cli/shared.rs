@@ -136,32 +136,34 @@ pub fn load_trained(path: &Path, best: bool) -> Result<Trained> {
     })
 }
 
-/// Loads a data set, with a progress bar while a folder of images is decoded, and tells
-/// what the user should know of it.
-pub fn load_data(name: &str, shape: [usize; 3]) -> Result<Dataset> {
-    load_as(name, Some(shape))
+/// Loads a data set, with a progress bar while a folder of images is read, and tells what the
+/// user should know of it. Image files are decoded as they are needed where they take more than
+/// `host_budget` MiB.
+pub fn load_data(name: &str, shape: [usize; 3], host_budget: Option<u64>) -> Result<Dataset> {
+    load_as(name, Some(shape), host_budget)
 }
 
 /// Loads a data set as it is stored.
-pub fn load_stored(name: &str) -> Result<Dataset> {
-    load_as(name, None)
+pub fn load_stored(name: &str, host_budget: Option<u64>) -> Result<Dataset> {
+    load_as(name, None, host_budget)
 }
 
-fn load_as(name: &str, shape: Option<[usize; 3]>) -> Result<Dataset> {
+fn load_as(name: &str, shape: Option<[usize; 3]>, host_budget: Option<u64>) -> Result<Dataset> {
     let bar = output::bar("reading images");
     let told = Once::new();
     let tell = |total: usize| {
         // As they are stored, their size is not known yet.
         let Some(shape) = shape else { return };
-        let bytes = total * shape.iter().product::<usize>();
+        let bytes = total.saturating_mul(shape.iter().product());
         if bytes >= MUCH_MEMORY {
             let mib = bytes >> 20;
-            bar.suspend(|| eprintln!("note: {total} images will take {mib} MiB of memory"));
+            bar.suspend(|| eprintln!("note: {total} images are {mib} MiB of pixels"));
         }
     };
     let dataset = Request {
         name,
         shape,
+        host_budget: host_budget.map(|mib| mib.saturating_mul(1 << 20)),
         progress: &|done, total| {
             told.call_once(|| tell(total));
             bar.set_length(total as u64);

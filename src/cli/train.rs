@@ -68,6 +68,10 @@ pub struct Args {
     /// [default: what four bindings of the device hold, at most 2048]
     #[arg(long, value_name = "MIB")]
     data_budget: Option<u64>,
+    /// Keep at most N MiB of decoded image files in the host's memory; where there are more,
+    /// decode each file when it is needed; the result is the same [default: half of what is free]
+    #[arg(long, value_name = "MIB")]
+    host_budget: Option<u64>,
     /// Take at most this much of the device's memory, such as 4GiB or 500MB; a number alone is
     /// MiB [default: what is free, where the device tells]
     #[arg(long, value_name = "SIZE", value_parser = shared::mebibytes)]
@@ -189,12 +193,13 @@ impl Args {
 /// Sets an option at odds with --resume, unless it changes no bit of the steps that are
 /// left. So a new option is refused until it is known to be harmless.
 fn refused_with_resume(arg: clap::Arg) -> clap::Arg {
-    const HARMLESS: [&str; 14] = [
+    const HARMLESS: [&str; 15] = [
         "resume",
         "epochs",
         "device",
         "log_every",
         "data_budget",
+        "host_budget",
         "memory_budget",
         "checkpoint_minutes",
         "keep_checkpoints",
@@ -247,7 +252,7 @@ fn go_on(args: &Args, path: &Path) -> Result<ExitCode> {
         "going on after step {}, at image {} of epoch {}",
         position.steps, position.images, position.epoch
     );
-    let data = shared::load_data(&config.data, model.input())?;
+    let data = shared::load_data(&config.data, model.input(), args.host_budget)?;
     let run = Run {
         args,
         model: &model,
@@ -331,7 +336,7 @@ fn begin(args: &Args) -> Result<ExitCode> {
     )?;
     let mut backend = shared::open_device(&config.device)?;
     eprintln!("device: {}", backend.describe());
-    let data = shared::load_data(&config.data, model.input())?;
+    let data = shared::load_data(&config.data, model.input(), args.host_budget)?;
     let model = train::normalized(model, &data, &config)?;
     if let Some(path) = &args.preview {
         let seen = train::preview(&model, &data, &config, &mut *backend)?;

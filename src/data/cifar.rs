@@ -156,9 +156,6 @@ impl Labels {
                 images.extend_from_slice(&record[self.bytes..]);
             }
         }
-        Ok(Split {
-            images: images.into(),
-            labels,
-        })
+        Ok(Split::new(images, labels))
     }
 }

@@ -1,7 +1,7 @@
 //! EMNIST (Cohen et al. 2017, <https://www.nist.gov/itl/products-and-services/emnist-dataset>):
 //! IDX files of six splits, whose images are stored with rows and columns exchanged.
 
-use super::{Dataset, Split, idx};
+use super::{Dataset, Images, Split, idx};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -68,9 +68,9 @@ impl Files {
         };
         let prefixes = prefixes(part);
         let mut set = idx::load(&self.dir, &names(part, &prefixes))?;
-        upright(&mut set.train, set.shape);
+        upright(&mut set.train, set.shape)?;
         if let Some(test) = &mut set.test {
-            upright(test, set.shape);
+            upright(test, set.shape)?;
         }
         let [_, rows, columns] = set.shape;
         set.shape = [1, columns, rows];
@@ -105,19 +105,17 @@ fn classes(part: &str) -> Vec<String> {
 }
 
 /// Exchanges the rows and columns of every image.
-fn upright(split: &mut Split, [_, rows, columns]: [usize; 3]) {
-    let mut turned = vec![0; split.images.len()];
+fn upright(split: &mut Split, [_, rows, columns]: [usize; 3]) -> Result<()> {
+    let stored = split.images.all()?;
+    let mut turned = vec![0; stored.len()];
     let size = rows * columns;
-    for (from, to) in split
-        .images
-        .chunks_exact(size)
-        .zip(turned.chunks_exact_mut(size))
-    {
+    for (from, to) in stored.chunks_exact(size).zip(turned.chunks_exact_mut(size)) {
         for (i, pixel) in to.iter_mut().enumerate() {
             *pixel = from[i % rows * columns + i / rows];
         }
     }
-    split.images = turned.into();
+    split.images = Images::new(turned, split.len());
+    Ok(())
 }
 
 #[cfg(test)]
@@ -132,12 +130,9 @@ mod tests {
 
     #[test]
     fn images_that_are_not_square_are_turned_too() {
-        let mut split = Split {
-            images: (0..6).collect(),
-            labels: vec![0],
-        };
+        let mut split = Split::new((0..6).collect(), vec![0]);
         // Stored as two rows of three, which are the columns of the image.
-        upright(&mut split, [1, 2, 3]);
-        assert_eq!(*split.images, [0, 3, 1, 4, 2, 5]);
+        upright(&mut split, [1, 2, 3]).unwrap();
+        assert_eq!(*split.images.all().unwrap(), [0, 3, 1, 4, 2, 5]);
     }
 }

@@ -1,7 +1,7 @@
 //! Folders of images: `train/<class>/*.png`, `test/<class>/*.jpg`; or classes alone.
 
-use super::Dataset;
-use super::listing::{self, Decoder, Entry, Progress};
+use super::listing::{self, Decoder, Entry};
+use super::{Dataset, Request};
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -35,21 +35,17 @@ fn training_root(dir: &Path) -> PathBuf {
     }
 }
 
-pub(super) fn load(
-    dir: &Path,
-    shape: Option<[usize; 3]>,
-    progress: Progress<'_>,
-) -> Result<Dataset> {
+pub(super) fn load(dir: &Path, request: &Request<'_>) -> Result<Dataset> {
     let train = list(&training_root(dir), None)?;
     let test = TEST_NAMES.iter().map(|n| dir.join(n)).find(|d| d.is_dir());
     let test = test.map(|d| list(&d, Some(&train.classes))).transpose()?;
-    let shape = match shape {
+    let shape = match request.shape {
         Some(shape) => shape,
         None => listing::shape_of(&train.files[0].0)?,
     };
     let total = train.files.len() + test.as_ref().map_or(0, |t| t.files.len());
-    let decoder = Decoder::new(shape, total, progress);
-    let mut notes = Vec::new();
+    let decoder = Decoder::new(shape, total, request);
+    let mut notes: Vec<String> = decoder.note().into_iter().collect();
     let skipped = train.skipped + test.as_ref().map_or(0, |t| t.skipped);
     if skipped > 0 {
         notes.push(format!(

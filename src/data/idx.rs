@@ -110,10 +110,7 @@ fn split(dir: &Path, part: &str, first_label: u8) -> Result<(Split, [usize; 3])>
         return Err(Error::data(label_file, problem));
     }
     let labels = labels.into_iter().map(|l| u32::from(l - first_label));
-    let split = Split {
-        images: images.into(),
-        labels: labels.collect(),
-    };
+    let split = Split::new(images, labels.collect());
     Ok((split, [1, extents[1], extents[2]]))
 }
 

@@ -3,8 +3,9 @@
 use super::npz;
 use crate::error::{Error, Result};
 use image::imageops::FilterType;
-use image::{DynamicImage, ImageReader, Limits};
-use std::io::Cursor;
+use image::{DynamicImage, ImageError, ImageReader, Limits};
+use std::fs::File;
+use std::io::{BufReader, Cursor};
 use std::path::Path;
 
 /// Decodes an image and brings it to `[C, H, W]`: grey for one channel, RGB for three;
@@ -14,13 +15,15 @@ use std::path::Path;
 /// # Errors
 /// If the file cannot be read or decoded, or `C` is neither 1 nor 3.
 pub fn load(path: &Path, shape: [usize; 3]) -> Result<Vec<u8>> {
-    if path
-        .extension()
-        .is_some_and(|e| e.eq_ignore_ascii_case("npy"))
-    {
+    if is_npy(path) {
         return npz::image(path, shape);
     }
     planar(path, decode(path)?, shape)
+}
+
+fn is_npy(path: &Path) -> bool {
+    let extension = path.extension();
+    extension.is_some_and(|e| e.eq_ignore_ascii_case("npy"))
 }
 
 /// As [`load`], of a file's bytes; `name` stands for it in messages.
@@ -46,41 +49,62 @@ pub fn from_bytes(name: &str, bytes: &[u8], shape: [usize; 3]) -> Result<Vec<u8>
 /// huge image.
 pub const LARGEST_SIDE: u32 = 8192;
 
+/// Checks a file as far as its head tells whether [`load`] can bring it to `shape`.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn check(path: &Path, shape: [usize; 3]) -> Result<()> {
+    if is_npy(path) {
+        return npz::image(path, shape).map(drop);
+    }
+    open(path)?
+        .into_dimensions()
+        .map_err(|e| undecodable(path, &e))?;
+    check_channels(path, shape[0])
+}
+
 /// Decodes an image as it is.
 pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
-    let reader = ImageReader::open(path).map_err(|e| Error::io(path, "read", e))?;
-    let reader = reader
-        .with_guessed_format()
-        .map_err(|e| Error::io(path, "read", e))?;
-    reader.decode().map_err(|e| {
-        Error::data(
+    open(path)?.decode().map_err(|e| undecodable(path, &e))
+}
+
+fn open(path: &Path) -> Result<ImageReader<BufReader<File>>> {
+    let fail = |e| Error::io(path, "read", e);
+    let reader = ImageReader::open(path).map_err(fail)?;
+    reader.with_guessed_format().map_err(fail)
+}
+
+fn undecodable(path: &Path, error: &ImageError) -> Error {
+    let problem = format!("cannot be decoded as PNG or JPEG: {error}; mend or remove the file");
+    Error::data(path, problem)
+}
+
+fn check_channels(path: &Path, channels: usize) -> Result<()> {
+    match channels {
+        1 | 3 => Ok(()),
+        other => Err(Error::data(
             path,
-            format!("cannot be decoded as PNG or JPEG: {e}; mend or remove the file"),
-        )
-    })
+            format!("images have 1 channel (grey) or 3 (RGB), the model wants {other}"),
+        )),
+    }
 }
 
 /// An image as planar bytes of a shape.
 pub(super) fn planar(path: &Path, image: DynamicImage, shape: [usize; 3]) -> Result<Vec<u8>> {
     let [channels, rows, columns] = shape;
+    check_channels(path, channels)?;
     let (width, height) = (columns as u32, rows as u32);
     let image = if (image.width(), image.height()) == (width, height) {
         image
     } else {
         image.resize_exact(width, height, FilterType::Triangle)
     };
-    match channels {
-        1 => Ok(grey(image)),
-        3 => {
-            let pixels = image.into_rgb8().into_raw();
-            let plane = |c: usize| pixels.iter().skip(c).step_by(3).copied();
-            Ok((0..3).flat_map(plane).collect())
-        }
-        other => Err(Error::data(
-            path,
-            format!("images have 1 channel (grey) or 3 (RGB), the model wants {other}"),
-        )),
+    if channels == 1 {
+        return Ok(grey(image));
     }
+    let pixels = image.into_rgb8().into_raw();
+    let plane = |c: usize| pixels.iter().skip(c).step_by(3).copied();
+    Ok((0..3).flat_map(plane).collect())
 }
 
 /// The luma of BT.709, rounded: 0.2126 R + 0.7152 G + 0.0722 B. In integers, so that the web

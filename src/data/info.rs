@@ -39,7 +39,10 @@ pub struct ClassCount {
 
 impl Info {
     /// Counts and measures a data set.
-    pub fn of(data: &Dataset) -> Self {
+    ///
+    /// # Errors
+    /// If an image file cannot be decoded.
+    pub fn of(data: &Dataset) -> Result<Self> {
         let count = |split: &Split| {
             let mut counts = vec![0; data.classes.len()];
             split.labels.iter().for_each(|l| counts[*l as usize] += 1);
@@ -48,16 +51,17 @@ impl Info {
         let train = count(&data.train);
         let test = data.test.as_ref().map(count);
         let test = test.unwrap_or_else(|| vec![0; data.classes.len()]);
-        let [mean, std] = moments(&data.train, data.shape);
+        let moments = data.train.moments(data.shape[0])?;
         let tested = data.test.as_ref();
-        Self {
+        let images = data.train.len() + tested.map_or(0, Split::len);
+        Ok(Self {
             name: data.name.clone(),
             shape: data.shape,
             train: data.train.len(),
             test: tested.map_or(0, Split::len),
-            bytes: data.train.images.len() + tested.map_or(0, |t| t.images.len()),
-            mean,
-            std,
+            bytes: images * data.shape.iter().product::<usize>(),
+            mean: moments.iter().map(|m| m.mean).collect(),
+            std: moments.iter().map(|m| m.std).collect(),
             classes: (data.classes.iter().zip(train).zip(test))
                 .map(|((class, train), test)| ClassCount {
                     class: class.clone(),
@@ -65,31 +69,8 @@ impl Info {
                     test,
                 })
                 .collect(),
-        }
+        })
     }
-}
-
-/// Mean and deviation of each channel. Sums of bytes and of their squares are exact.
-fn moments(split: &Split, [channels, rows, columns]: [usize; 3]) -> [Vec<f64>; 2] {
-    let mut sums = vec![[0_u64; 2]; channels];
-    for (i, plane) in split.images.chunks_exact(rows * columns).enumerate() {
-        let [sum, squares] = &mut sums[i % channels];
-        for byte in plane {
-            let byte = u64::from(*byte);
-            *sum += byte;
-            *squares += byte * byte;
-        }
-    }
-    let count = (split.len() * rows * columns).max(1) as f64;
-    let mean = |[sum, _]: &[u64; 2]| *sum as f64 / count / 255.0;
-    let std = |sums: &[u64; 2]| {
-        let variance = sums[1] as f64 / count / (255.0 * 255.0) - mean(sums).powi(2);
-        variance.max(0.0).sqrt()
-    };
-    [
-        sums.iter().map(mean).collect(),
-        sums.iter().map(std).collect(),
-    ]
 }
 
 /// Images of a class on a contact sheet.
@@ -103,7 +84,7 @@ const ROWS: usize = 100;
 /// # Errors
 /// If images have neither 1 nor 3 channels, or the file cannot be written.
 pub fn contact_sheet(data: &Dataset, path: &Path) -> Result<()> {
-    let [channels, rows, columns] = data.shape;
+    let [channels, ..] = data.shape;
     if channels != 1 && channels != 3 {
         let problem = format!("cannot show images of {channels} channels; 1 or 3 can be shown");
         return Err(Error::data(path, problem));
@@ -111,11 +92,10 @@ pub fn contact_sheet(data: &Dataset, path: &Path) -> Result<()> {
     let lines = data.classes.len().min(ROWS);
     let mut sheet = Sheet::new(data.shape, [lines, SAMPLES]);
     let mut seen = vec![0; data.classes.len()];
-    let images = data.train.images.chunks_exact(channels * rows * columns);
-    for (image, label) in images.zip(&data.train.labels) {
+    for (i, label) in data.train.labels.iter().enumerate() {
         let class = *label as usize;
         if class < lines && seen[class] < SAMPLES {
-            sheet.put([class, seen[class]], image);
+            sheet.put([class, seen[class]], &data.train.images.get(i..i + 1)?);
             seen[class] += 1;
         }
     }
@@ -128,10 +108,7 @@ mod tests {
 
     #[test]
     fn counts_and_moments_of_a_small_set() {
-        let split = |images: &[u8], labels: &[u32]| Split {
-            images: images.into(),
-            labels: labels.to_vec(),
-        };
+        let split = |images: &[u8], labels: &[u32]| Split::new(images.to_vec(), labels.to_vec());
         let data = Dataset {
             name: "small".into(),
             shape: [2, 1, 2],
@@ -140,7 +117,7 @@ mod tests {
             test: Some(split(&[0; 4], &[2])),
             notes: vec![],
         };
-        let info = Info::of(&data);
+        let info = Info::of(&data).unwrap();
         assert_eq!((info.train, info.test, info.bytes), (2, 1, 12));
         let counts: Vec<_> = info.classes.iter().map(|c| (c.train, c.test)).collect();
         assert_eq!(counts, [(0, 0), (2, 0), (0, 1)]);
@@ -165,7 +142,7 @@ mod tests {
             ((12 * 50 + 2) as u32, (4 * 26 + 2) as u32)
         );
         // The second class's first image is the set's second.
-        let red = data.train.images[3 * 24 * 48];
+        let red = data.train.images.get(1..2).unwrap()[0];
         assert_eq!(sheet.get_pixel(2, 2 + 26)[0], red);
         data.shape = [2, 36, 48];
         contact_sheet(&data, &path).unwrap_err();

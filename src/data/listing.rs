@@ -1,7 +1,8 @@
 //! Images listed by path and class, and how they become a split.
 
-use super::{Split, image};
+use super::{Images, Request, Split, image};
 use crate::error::{Error, Result};
+use crate::gpu::host_memory;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,29 +38,61 @@ pub(super) fn shape_of(path: &Path) -> Result<[usize; 3]> {
     Ok([channels, first.height() as usize, first.width() as usize])
 }
 
-/// Called with files done and files in all.
-pub(super) type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
+/// Of the host's free memory, the part that decoded images may take; the rest is for their copy
+/// on a device that shares it, for the model, and for others.
+const SHARE_OF_HOST: u64 = 2;
 
-/// Decodes the images of a set's splits.
+/// Makes splits of a set's lists of files. Its images are decoded now, or where they would take
+/// too much of the host's memory, each time they are needed.
 pub(super) struct Decoder<'a> {
     shape: [usize; 3],
     done: AtomicUsize,
     total: usize,
-    progress: Progress<'a>,
+    progress: &'a (dyn Fn(usize, usize) + Sync),
+    /// Why they stay in their files, where they do.
+    note: Option<String>,
 }
 
 impl<'a> Decoder<'a> {
     /// For `total` images, each brought to `shape`.
-    pub(super) fn new(shape: [usize; 3], total: usize, progress: Progress<'a>) -> Self {
+    pub(super) fn new(shape: [usize; 3], total: usize, request: &Request<'a>) -> Self {
         Self {
             shape,
             done: AtomicUsize::new(0),
             total,
-            progress,
+            progress: request.progress,
+            note: too_many(total, shape, request.host_budget),
         }
     }
 
+    /// What the user should know of where the images are.
+    pub(super) fn note(&self) -> Option<String> {
+        self.note.clone()
+    }
+
     pub(super) fn split(&self, entries: &[Entry]) -> Result<Split> {
+        let images = match self.note {
+            Some(_) => self.checked(entries)?,
+            None => self.decoded(entries)?,
+        };
+        Ok(Split {
+            images,
+            labels: entries.iter().map(|(_, label)| *label).collect(),
+        })
+    }
+
+    /// The images in their files, of which the heads are checked.
+    fn checked(&self, entries: &[Entry]) -> Result<Images> {
+        entries.par_iter().try_for_each(|(path, _)| {
+            image::check(path, self.shape)?;
+            self.count();
+            Ok(())
+        })?;
+        let files = entries.iter().map(|(path, _)| path.clone()).collect();
+        Ok(Images::in_files(files, self.shape))
+    }
+
+    fn decoded(&self, entries: &[Entry]) -> Result<Images> {
         let bytes: usize = self.shape.iter().product();
         let mut images = Vec::new();
         // In parts, so that the decoded images are not held twice.
@@ -68,8 +101,7 @@ impl<'a> Decoder<'a> {
                 .par_iter()
                 .map(|(path, _)| {
                     let pixels = image::load(path, self.shape)?;
-                    let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-                    (self.progress)(done, self.total);
+                    self.count();
                     Ok(pixels)
                 })
                 .collect::<Result<_>>()?;
@@ -81,18 +113,68 @@ impl<'a> Decoder<'a> {
             }
             decoded.iter().for_each(|pixels| images.extend(pixels));
         }
-        Ok(Split {
-            images: images.into(),
-            labels: entries.iter().map(|(_, label)| *label).collect(),
-        })
+        Ok(Images::new(images, entries.len()))
     }
+
+    fn count(&self) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        (self.progress)(done, self.total);
+    }
+}
+
+/// Why so many images are not to be kept in memory, if they are not.
+fn too_many(total: usize, shape: [usize; 3], budget: Option<u64>) -> Option<String> {
+    let pixels = shape.iter().product::<usize>().saturating_mul(total) as u64;
+    let free = host_memory::available();
+    let limit = budget.or(free.map(|free| free / SHARE_OF_HOST))?;
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let [c, h, w] = shape;
+    let why = match (budget, free) {
+        (None, Some(free)) => {
+            format!(
+                "more than half of the {} MiB that the host has free",
+                mib(free)
+            )
+        }
+        _ => format!("more than the --host-budget of {} MiB", mib(limit)),
+    };
+    (pixels > limit).then(|| {
+        format!(
+            "{total} images are decoded from their files each time they are needed: as {c} x {h} x \
+             {w} they are {} MiB, {why}",
+            mib(pixels)
+        )
+    })
 }
 
 fn too_large(entries: &[Entry], shape: [usize; 3]) -> Error {
     let at = entries.first().map_or_else(PathBuf::new, |e| e.0.clone());
     let problem = format!(
-        "and {} more images of {shape:?} do not fit into this machine's memory",
+        "and {} more images of {shape:?} do not fit into this machine's memory; a smaller \
+         --host-budget leaves them in their files",
         entries.len().saturating_sub(1)
     );
     Error::data(at, problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::too_many;
+
+    #[test]
+    fn what_exceeds_the_budget_stays_in_its_files() {
+        let shape = [3, 10, 10];
+        assert_eq!(too_many(10, shape, Some(3000)), None);
+        let why = too_many(11, shape, Some(3000)).unwrap();
+        assert!(
+            why.contains("more than the --host-budget of 1 MiB"),
+            "{why}"
+        );
+        assert_eq!(too_many(10, shape, None), None, "half of the host is more");
+        let why = too_many(usize::MAX, shape, None);
+        #[cfg(target_os = "linux")]
+        assert!(why.unwrap().contains("more than half of the"));
+        #[cfg(not(target_os = "linux"))]
+        assert_eq!(why, None);
+    }
 }

@@ -8,6 +8,7 @@ pub mod fetch;
 mod folder;
 mod idx;
 pub mod image;
+mod images;
 mod info;
 mod listing;
 mod locate;
@@ -16,6 +17,7 @@ mod npz;
 mod sheet;
 mod table;
 
+pub use images::Images;
 pub use info::{ClassCount, Info, contact_sheet};
 pub use moments::Moments;
 pub use sheet::Sheet;
@@ -25,18 +27,28 @@ use locate::{FileKind, Place};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::path::Path;
-use std::sync::Arc;
 
-/// Images as bytes, with their labels.
+/// Images with their labels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Split {
-    /// Pixels, [N, C, H, W].
-    pub images: Arc<[u8]>,
+    /// The images.
+    pub images: Images,
     /// The class of each image.
     pub labels: Vec<u32>,
 }
 
 impl Split {
+    /// Images in memory, bytes [N, C, H, W], with a label each.
+    ///
+    /// # Panics
+    /// If the bytes are no images of one size, as many as labels.
+    pub fn new(images: Vec<u8>, labels: Vec<u32>) -> Self {
+        Self {
+            images: Images::new(images, labels.len()),
+            labels,
+        }
+    }
+
     /// Number of images.
     pub fn len(&self) -> usize {
         self.labels.len()
@@ -49,11 +61,22 @@ impl Split {
 
     /// Images `range` only.
     fn part(&self, range: std::ops::Range<usize>) -> Self {
-        let bytes = self.images.len() / self.len().max(1);
         Self {
-            images: self.images[range.start * bytes..range.end * bytes].into(),
+            images: self.images.part(range.clone()),
             labels: self.labels[range].to_vec(),
         }
+    }
+
+    /// The images at these places, in memory.
+    ///
+    /// # Errors
+    /// If an image file cannot be decoded.
+    ///
+    /// # Panics
+    /// If there are not so many images.
+    pub fn gather(&self, places: &[usize]) -> Result<Self> {
+        let labels = places.iter().map(|place| self.labels[*place]).collect();
+        Ok(Self::new(self.images.gather(places)?, labels))
     }
 
     /// The first `count` images.
@@ -80,7 +103,7 @@ impl Split {
     }
 }
 
-/// A data set in memory.
+/// A data set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
     /// Its name or folder.
@@ -104,6 +127,9 @@ pub struct Request<'a> {
     pub name: &'a str,
     /// The shape image files are brought to; other formats have their own.
     pub shape: Option<[usize; 3]>,
+    /// Bytes of pixels of image files that are kept in memory: where there are more, files are
+    /// decoded each time their images are needed. `None` for half of what the host has free.
+    pub host_budget: Option<u64>,
     /// Called with files done and files in all while a folder of images loads.
     pub progress: &'a (dyn Fn(usize, usize) + Sync),
 }
@@ -114,6 +140,7 @@ impl<'a> Request<'a> {
         Self {
             name,
             shape: None,
+            host_budget: None,
             progress: &|_, _| {},
         }
     }
@@ -139,7 +166,7 @@ impl<'a> Request<'a> {
         if dir.is_file() {
             return match locate::kind(dir) {
                 Some(FileKind::Npz) => npz::load(dir, self.shape),
-                Some(FileKind::Table) => table::load(&[dir], self.shape, self.progress),
+                Some(FileKind::Table) => table::load(&[dir], self),
                 None => Err(locate::not_a_set(dir)),
             };
         }
@@ -161,10 +188,10 @@ impl<'a> Request<'a> {
         let tables = table::find(dir);
         if !tables.is_empty() {
             let tables: Vec<&Path> = tables.iter().map(AsRef::as_ref).collect();
-            return table::load(&tables, self.shape, self.progress);
+            return table::load(&tables, self);
         }
         if folder::is_here(dir) {
-            return folder::load(dir, self.shape, self.progress);
+            return folder::load(dir, self);
         }
         Err(locate::nothing_in(dir))
     }
@@ -180,12 +207,12 @@ impl Dataset {
             name: "synthetic".into(),
             shape,
             classes: (0..classes).map(|i| i.to_string()).collect(),
-            train: Split {
-                images: (0..pixels).map(|_| draw.random()).collect(),
-                labels: (0..len)
+            train: Split::new(
+                (0..pixels).map(|_| draw.random()).collect(),
+                (0..len)
                     .map(|_| draw.random_range(0..classes as u32))
                     .collect(),
-            },
+            ),
             test: None,
             notes: Vec::new(),
         }
@@ -268,7 +295,7 @@ mod tests {
         let made = || Dataset::synthetic([3, 5, 4], 7, 33);
         let data = made();
         assert_eq!(data, made());
-        assert_eq!((data.train.len(), data.train.images.len()), (33, 33 * 60));
+        assert_eq!((data.train.len(), data.train.images.size()), (33, 60));
         data.check(Path::new("synthetic")).unwrap();
         assert!(data.train.labels.iter().max() > data.train.labels.iter().min());
     }

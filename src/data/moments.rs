@@ -1,6 +1,7 @@
 //! Means and deviations of images.
 
 use super::Split;
+use crate::error::Result;
 use rayon::prelude::*;
 
 /// Images a thread adds up at a time.
@@ -19,8 +20,11 @@ impl Split {
     /// The moments of each of `channels` channels over all pixels of all images: what Keras's
     /// `Normalization.adapt` measures of images in [0, 1]. Sums are of whole numbers, so
     /// they are the same whatever the machine.
-    pub fn moments(&self, channels: usize) -> Vec<Moments> {
-        let image = self.images.len() / self.len().max(1);
+    ///
+    /// # Errors
+    /// If an image file cannot be decoded.
+    pub fn moments(&self, channels: usize) -> Result<Vec<Moments>> {
+        let image = self.images.size();
         let plane = (image / channels).max(1);
         let sums = |images: &[u8]| {
             let mut sums = vec![[0_u64; 2]; channels];
@@ -38,8 +42,15 @@ impl Split {
             }
             a
         };
-        let chunks = self.images.par_chunks((CHUNK * image).max(1));
-        let total = chunks.map(sums).reduce(|| vec![[0; 2]; channels], add);
+        let mut total = vec![[0; 2]; channels];
+        for portion in self.images.portions() {
+            let portion = portion?;
+            let chunks = portion.par_chunks((CHUNK * image).max(1));
+            total = add(
+                total,
+                chunks.map(sums).reduce(|| vec![[0; 2]; channels], add),
+            );
+        }
         let pixels = (self.len() * plane).max(1) as f64;
         let moments = |[sum, squares]: [u64; 2]| {
             let mean = sum as f64 / pixels;
@@ -49,7 +60,7 @@ impl Split {
                 std: variance.sqrt() / 255.0,
             }
         };
-        total.into_iter().map(moments).collect()
+        Ok(total.into_iter().map(moments).collect())
     }
 }
 
@@ -60,11 +71,8 @@ mod tests {
     #[test]
     fn moments_are_those_of_each_channel_over_all_images() {
         // Two images of two channels of two pixels.
-        let split = Split {
-            images: vec![0, 255, 51, 51, 255, 0, 51, 51].into(),
-            labels: vec![0, 1],
-        };
-        let found = split.moments(2);
+        let split = Split::new(vec![0, 255, 51, 51, 255, 0, 51, 51], vec![0, 1]);
+        let found = split.moments(2).unwrap();
         let expected = [(0.5, 0.5), (0.2, 0.0)].map(|(mean, std)| Moments { mean, std });
         for (found, expected) in found.iter().zip(expected) {
             assert!((found.mean - expected.mean).abs() < 1e-12, "{found:?}");
@@ -76,7 +84,7 @@ mod tests {
     #[test]
     fn moments_of_mnist_are_the_known_ones() {
         let data = crate::data::Request::new("mnist").load().unwrap();
-        let [moments] = data.train.moments(1)[..] else {
+        let [moments] = data.train.moments(1).unwrap()[..] else {
             panic!("MNIST has one channel");
         };
         assert!((moments.mean - 0.1307).abs() < 5e-5, "{moments:?}");

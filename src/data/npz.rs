@@ -5,7 +5,6 @@ use super::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::formats::npy::{self, Array, Arrays, Elements};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Names of the images and labels of a half, each in turn.
 const TRAIN: [[&str; 2]; 2] = [["x_train", "y_train"], ["train_images", "train_labels"]];
@@ -97,7 +96,7 @@ pub(super) fn image(path: &Path, shape: [usize; 3]) -> Result<Vec<u8>> {
         )));
     }
     let (bytes, _) = bytes(array.into_elements()).map_err(fail)?;
-    Ok(layout.planar(bytes).to_vec())
+    Ok(layout.planar(bytes))
 }
 
 /// The images and labels under the first pair of names that is there.
@@ -120,7 +119,7 @@ fn half(
     let (bytes, note) = bytes(images.into_elements()).map_err(|p| format!("{x}: {p}"))?;
     notes.extend(note.map(|n| format!("the images are {n}")));
     let images = layout.planar(bytes);
-    Ok(Some((Split { images, labels }, layout.shape)))
+    Ok(Some((Split::new(images, labels), layout.shape)))
 }
 
 /// How the images lie.
@@ -164,10 +163,10 @@ impl Layout {
         })
     }
 
-    fn planar(&self, bytes: Vec<u8>) -> Arc<[u8]> {
+    fn planar(&self, bytes: Vec<u8>) -> Vec<u8> {
         let [channels, rows, columns] = self.shape;
         if !self.channels_last || channels == 1 {
-            return bytes.into();
+            return bytes;
         }
         let pixels = rows * columns;
         let mut planar = Vec::with_capacity(bytes.len());
@@ -176,7 +175,7 @@ impl Layout {
                 planar.extend(image.iter().skip(channel).step_by(channels));
             }
         }
-        planar.into()
+        planar
     }
 }
 

@@ -4,8 +4,8 @@
 //! or are path and label where there is none. Paths are relative to the file's folder and
 //! stay below it.
 
-use super::listing::{self, Decoder, Entry, Progress};
-use super::{Dataset, some_of};
+use super::listing::{self, Decoder, Entry};
+use super::{Dataset, Request, some_of};
 use crate::error::{Error, Result};
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
@@ -43,11 +43,7 @@ struct Row {
 }
 
 /// The set that one table holds, or two: the second is to test on.
-pub(super) fn load(
-    tables: &[&Path],
-    shape: Option<[usize; 3]>,
-    progress: Progress<'_>,
-) -> Result<Dataset> {
+pub(super) fn load(tables: &[&Path], request: &Request<'_>) -> Result<Dataset> {
     let table = tables[0];
     let mut rows = read(table)?;
     for path in &tables[1..] {
@@ -75,11 +71,11 @@ pub(super) fn load(
     let Some((first, _)) = train.first() else {
         return Err(Error::data(table, "lists no image to train on"));
     };
-    let shape = match shape {
+    let shape = match request.shape {
         Some(shape) => shape,
         None => listing::shape_of(first)?,
     };
-    let decoder = Decoder::new(shape, train.len() + test.len(), progress);
+    let decoder = Decoder::new(shape, train.len() + test.len(), request);
     Ok(Dataset {
         name: String::new(),
         shape,
@@ -88,7 +84,7 @@ pub(super) fn load(
             .then(|| decoder.split(&test))
             .transpose()?,
         classes,
-        notes: Vec::new(),
+        notes: decoder.note().into_iter().collect(),
     })
 }
 

@@ -162,34 +162,47 @@ impl Predictor {
     /// The logits of labelled images, for a report.
     ///
     /// # Errors
-    /// If the device fails. `progress` is called with images done.
+    /// If an image file cannot be decoded, or the device fails. `progress` is called with
+    /// images done.
     pub fn examine(&mut self, split: &Split, progress: &dyn Fn(usize)) -> Result<Examined> {
-        let image: usize = self.input.iter().product();
         let mut examined = Examined::new(split.clone(), self.classes);
-        for bytes in split.images.chunks(image * self.batch) {
-            for logits in self.logits(bytes)? {
-                examined.add(logits);
-            }
+        self.each_batch(split, |logits, _| {
+            logits
+                .iter()
+                .for_each(|row| examined.add(row.iter().copied()));
             progress(examined.len());
-        }
+        })?;
         Ok(examined)
     }
 
     /// Evaluates labelled images.
     ///
     /// # Errors
-    /// If the device fails. `progress` is called with images done.
+    /// If an image file cannot be decoded, or the device fails. `progress` is called with
+    /// images done.
     pub fn evaluate(&mut self, split: &Split, progress: &dyn Fn(usize)) -> Result<Evaluation> {
-        let image: usize = self.input.iter().product();
         let mut evaluation = Evaluation::new(self.classes);
-        let chunks = split.images.chunks(image * self.batch);
-        for (bytes, labels) in chunks.zip(split.labels.chunks(self.batch)) {
-            for (logits, label) in self.logits(bytes)?.iter().zip(labels) {
+        self.each_batch(split, |logits, labels| {
+            for (logits, label) in logits.iter().zip(labels) {
                 evaluation.add(logits, *label as usize);
             }
             progress(evaluation.samples());
-        }
+        })?;
         Ok(evaluation)
+    }
+
+    /// Shows the logits and labels of all images, batch after batch.
+    fn each_batch(
+        &mut self,
+        split: &Split,
+        mut see: impl FnMut(&[Vec<f32>], &[u32]),
+    ) -> Result<()> {
+        for first in (0..split.len()).step_by(self.batch) {
+            let places = first..split.len().min(first + self.batch);
+            let logits = self.logits(&split.images.get(places.clone())?)?;
+            see(&logits, &split.labels[places]);
+        }
+        Ok(())
     }
 }
 

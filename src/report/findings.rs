@@ -1,5 +1,6 @@
 //! What a model takes for what, and where it errs most.
 
+use crate::error::Result;
 use crate::infer::{Evaluation, argmax, probabilities};
 use crate::train::Examined;
 
@@ -29,7 +30,10 @@ pub(crate) struct Mistake {
 
 impl Findings {
     /// Of a validation.
-    pub fn new(examined: &Examined) -> Self {
+    ///
+    /// # Errors
+    /// If an image file cannot be decoded.
+    pub fn new(examined: &Examined) -> Result<Self> {
         let mut evaluation = Evaluation::new(examined.classes());
         let mut wrong = Vec::new();
         for (index, (label, logits)) in examined.rows().enumerate() {
@@ -42,19 +46,19 @@ impl Findings {
         wrong.truncate(MISTAKES);
         let mistake = |(of_true, index, class, logits): (f64, usize, usize, &[f32])| {
             let predicted = argmax(logits);
-            Mistake {
+            Ok(Mistake {
                 index,
-                image: examined.image(index).to_vec(),
+                image: examined.image(index)?.into_owned(),
                 class,
                 predicted,
                 probabilities: [probabilities(logits)[predicted], of_true],
-            }
+            })
         };
-        Self {
+        Ok(Self {
             evaluation,
-            mistakes: wrong.into_iter().map(mistake).collect(),
+            mistakes: wrong.into_iter().map(mistake).collect::<Result<_>>()?,
             total: examined.total(),
-        }
+        })
     }
 }
 
@@ -65,14 +69,11 @@ mod tests {
 
     #[test]
     fn the_worst_mistakes_come_first() {
-        let split = Split {
-            images: vec![10, 20, 30, 40, 50].into(),
-            labels: vec![0, 1, 1, 0, 1],
-        };
+        let split = Split::new(vec![10, 20, 30, 40, 50], vec![0, 1, 1, 0, 1]);
         let mut examined = Examined::new(split, 2);
         // Right, wrong by 1, wrong by 3, wrong by 2; the last was not examined.
         examined.add([1.0, 0.0, 1.0, 0.0, 3.0, 0.0, 0.0, 2.0]);
-        let findings = Findings::new(&examined);
+        let findings = Findings::new(&examined).unwrap();
         assert_eq!(findings.total, 5);
         assert_eq!(findings.evaluation.confusion, [[1, 1], [2, 0]]);
         let order: Vec<_> = findings.mistakes.iter().map(|m| m.index).collect();

@@ -65,7 +65,7 @@ impl Observer for Recorder {
         self.report.best = seen.best;
         self.report.set_weights(seen.weights);
         if let Some(examined) = seen.examined {
-            self.report.examine(examined, false);
+            self.report.examine(examined, false)?;
         }
         self.report.write(&self.path)
     }

@@ -119,7 +119,10 @@ impl RunReport {
     }
 
     /// Takes a validation by the weights after the best epoch, or after the last.
-    pub fn examine(&mut self, examined: &Examined, best: bool) {
+    ///
+    /// # Errors
+    /// If an image file cannot be decoded.
+    pub fn examine(&mut self, examined: &Examined, best: bool) -> Result<()> {
         let epoch = match best {
             true => self.best,
             false => self.history.last().map(|row| row.epoch),
@@ -127,7 +130,8 @@ impl RunReport {
         let whose = epoch.map_or(String::new(), |n| {
             format!(", by the weights after epoch {n}")
         });
-        self.findings = Some((Findings::new(examined), whose));
+        self.findings = Some((Findings::new(examined)?, whose));
+        Ok(())
     }
 
     /// Takes how long the parts of a step take.

@@ -1,6 +1,8 @@
 //! A validation image by image.
 
 use crate::data::Split;
+use crate::error::Result;
+use std::borrow::Cow;
 
 /// Logits of the images of a validation, at most so many bytes of f32.
 const MOST_BYTES: usize = 16 << 20;
@@ -63,8 +65,10 @@ impl Examined {
     }
 
     /// The bytes of an image, [C, H, W].
-    pub fn image(&self, index: usize) -> &[u8] {
-        let bytes = self.split.images.len() / self.split.len();
-        &self.split.images[index * bytes..(index + 1) * bytes]
+    ///
+    /// # Errors
+    /// If its file cannot be decoded.
+    pub fn image(&self, index: usize) -> Result<Cow<'_, [u8]>> {
+        self.split.images.get(index..index + 1)
     }
 }

@@ -2,6 +2,7 @@
 //! over them.
 
 use super::graphs::MAX_STEPS;
+use crate::data::Split;
 use crate::error::Result;
 use crate::graph::{Backend, Graph};
 use crate::ops::augment::{AugmentImages, Augmentation};
@@ -158,11 +159,15 @@ impl Part {
     /// Writes the images that are held from now on, with their labels.
     ///
     /// # Errors
-    /// If the states are missing or smaller, or the device failed.
-    pub fn put(&self, images: &[u8], labels: &[u32], backend: &mut dyn Backend) -> Result<()> {
-        let chunks = images.chunks(self.shard * self.image());
-        for ((i, count), images) in self.shards(labels.len()).zip(chunks) {
-            let images = Array::bytes(self.shard_type(count), images.into());
+    /// If the states are missing or smaller, an image file cannot be decoded, or the device
+    /// failed.
+    pub fn put(&self, split: &Split, backend: &mut dyn Backend) -> Result<()> {
+        let labels = &split.labels;
+        for (i, count) in self.shards(labels.len()) {
+            let first = i * self.shard;
+            // Of a set in files no more than a shard is decoded at a time.
+            let images = split.images.get(first..first + count)?;
+            let images = Array::bytes(self.shard_type(count), (&*images).into());
             backend.write(&self.images(i), &images)?;
         }
         let labels = Array::index(TensorType::u32([labels.len()]), labels.to_vec());

@@ -21,7 +21,7 @@ pub fn normalized(model: Model, data: &Dataset, config: &Config) -> Result<Model
         "none" => Normalization::default(),
         "measure" => {
             let (train, _) = parts(data, config)?;
-            let moments = train.moments(data.shape[0]);
+            let moments = train.moments(data.shape[0])?;
             // A channel that is always the same is only shifted.
             let std = |std| if std == 0.0 { 1.0 } else { std as f32 };
             Normalization {

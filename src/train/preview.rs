@@ -44,7 +44,7 @@ pub fn preview(
     let limit = backend.max_binding();
     let part = Part::new("preview", train.len(), data.shape, limit);
     part.create(backend)?;
-    part.put(&train.images, &train.labels, backend)?;
+    part.put(&train, backend)?;
     let graphs = Graphs::new(model, method, limit);
     let state = graphs.create_preview(&part, backend)?;
     let augmented = backend.compile(graphs.preview(&part, true)?)?;

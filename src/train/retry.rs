@@ -113,17 +113,19 @@ fn sleep(pause: Duration, callbacks: &Callbacks<'_>) {
     }
 }
 
-/// A failure of the device, with what there is to go on from.
+/// A failure of the device, or of an image file, with what there is to go on from.
 pub(super) fn with_checkpoint(error: Error, run: &Path) -> Error {
-    let Error::Fault(problem) = error else {
-        return error;
-    };
-    Error::Fault(match checkpoint_files(run).first() {
+    let rest = || match checkpoint_files(run).first() {
         Some(newest) => format!(
-            "{problem}; the last checkpoint is {}: `gpucnn train --resume {}` goes on from it",
+            "the last checkpoint is {}: `gpucnn train --resume {}` goes on from it",
             newest.display(),
             run.display()
         ),
-        None => format!("{problem}; there is no checkpoint to go on from"),
-    })
+        None => "there is no checkpoint to go on from".to_owned(),
+    };
+    match error {
+        Error::Fault(problem) => Error::Fault(format!("{problem}; {}", rest())),
+        Error::Data { path, problem } => Error::data(path, format!("{problem}; {}", rest())),
+        other => other,
+    }
 }

@@ -173,7 +173,7 @@ impl<'a> Session<'a> {
     /// [`diverged`](Self::diverged).
     ///
     /// # Errors
-    /// If the device fails.
+    /// If an image file cannot be decoded, or the device fails.
     pub fn train(
         &mut self,
         position: &mut Position,
@@ -446,7 +446,7 @@ impl<'a> Session<'a> {
     /// callbacks do not stop it.
     ///
     /// # Errors
-    /// If the device fails.
+    /// If an image file cannot be decoded, or the device fails.
     pub fn evaluate(&mut self, callbacks: &Callbacks<'_>) -> Result<Option<Metrics>> {
         let (Some(feed), Some((program, batch))) = (&mut self.validation, self.programs.evaluate)
         else {

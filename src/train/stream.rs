@@ -13,19 +13,17 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-/// Images and labels that follow each other in an epoch.
+/// Images that follow each other in an epoch, from this place on.
 struct Window {
-    /// Their places in the epoch.
-    places: Range<usize>,
-    images: Vec<u8>,
-    labels: Vec<u32>,
+    first: usize,
+    images: Split,
 }
 
 /// A part of a data set and those of its images that are on the device.
 pub(super) struct Feed {
     part: Part,
     split: Arc<Split>,
-    windows: Option<Receiver<Window>>,
+    windows: Option<Receiver<Result<Window>>>,
     /// The places of the epoch that are on the device.
     held: Range<usize>,
 }
@@ -40,7 +38,7 @@ impl Feed {
         let held = match part.is_streamed() {
             true => 0..0,
             false => {
-                part.put(&split.images, &split.labels, backend)?;
+                part.put(&split, backend)?;
                 0..part.len
             }
         };
@@ -71,14 +69,14 @@ impl Feed {
     /// where it is there, and how many images there are from it on.
     ///
     /// # Errors
-    /// If the device fails.
+    /// If an image file cannot be decoded, or the device fails.
     pub fn bring(&mut self, first: usize, backend: &mut dyn Backend) -> Result<[usize; 2]> {
         if !self.held.contains(&first) {
             let lost = || Error::Runtime(format!("the images from place {first} on were lost"));
             let windows = self.windows.as_ref().ok_or_else(lost)?;
-            let window = windows.recv().map_err(|_| lost())?;
-            self.part.put(&window.images, &window.labels, backend)?;
-            self.held = window.places;
+            let Window { first, images } = windows.recv().map_err(|_| lost())??;
+            self.part.put(&images, backend)?;
+            self.held = first..first + images.len();
         }
         Ok([first - self.held.start, self.held.end - first])
     }
@@ -90,25 +88,18 @@ fn prefetch(
     order: Option<Vec<u32>>,
     first: usize,
     window: usize,
-) -> Receiver<Window> {
+) -> Receiver<Result<Window>> {
     let (sender, receiver) = sync_channel(1);
     std::thread::spawn(move || {
-        let bytes = split.images.len() / split.len().max(1);
-        let image_at = |place: usize| order.as_ref().map_or(place, |o| o[place] as usize);
-        for start in (first..split.len()).step_by(window) {
-            let places = start..split.len().min(start + window);
-            let mut images = Vec::with_capacity(places.len() * bytes);
-            let mut labels = Vec::with_capacity(places.len());
-            for image in places.clone().map(image_at) {
-                images.extend_from_slice(&split.images[image * bytes..][..bytes]);
-                labels.push(split.labels[image]);
-            }
-            let window = Window {
-                places,
-                images,
-                labels,
+        for first in (first..split.len()).step_by(window) {
+            let places = first..split.len().min(first + window);
+            let places: Vec<usize> = match &order {
+                Some(order) => order[places].iter().map(|i| *i as usize).collect(),
+                None => places.collect(),
             };
-            if sender.send(window).is_err() {
+            let window = split.gather(&places).map(|images| Window { first, images });
+            let failed = window.is_err();
+            if sender.send(window).is_err() || failed {
                 return;
             }
         }

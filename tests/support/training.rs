@@ -17,9 +17,11 @@ pub fn random_data(
 ) -> Dataset {
     let mut draw = Draw::new(seed);
     let bytes = shape.iter().product::<usize>();
-    let mut split = |len: usize| Split {
-        images: (0..len * bytes).map(|_| draw.int(0, 255) as u8).collect(),
-        labels: (0..len).map(|_| draw.int(0, classes - 1) as u32).collect(),
+    let mut split = |len: usize| {
+        Split::new(
+            (0..len * bytes).map(|_| draw.int(0, 255) as u8).collect(),
+            (0..len).map(|_| draw.int(0, classes - 1) as u32).collect(),
+        )
     };
     Dataset {
         name: "random".into(),

@@ -176,7 +176,7 @@ impl Observer for TensorBoard {
         ];
         values.extend(row.val_top5.map(|share| scalar("epoch_top5", share)));
         if let Some(examined) = seen.examined {
-            let mistakes = Findings::new(examined).mistakes;
+            let mistakes = Findings::new(examined)?.mistakes;
             let images: Vec<u8> = mistakes.iter().flat_map(|m| m.image.clone()).collect();
             if !images.is_empty() {
                 let columns = MISTAKES.min(mistakes.len());
