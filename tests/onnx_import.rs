@@ -104,6 +104,23 @@ fn an_exported_model_comes_back_as_it_was() {
     }
 }
 
+/// Their computation is on the host, which the device's results come back to on the way.
+#[test]
+fn integers_that_follow_from_floats_are_exact() {
+    let file = load(&fixture("integers.onnx")).unwrap();
+    let x = Tensor::floats([2, 3], vec![1.0, -2.0, 3.0, -1.0, 5.0, 0.5]);
+    let inputs = HashMap::from([("x".to_owned(), x)]);
+    let gpu = support::open(ProfileKind::CpuLike, false);
+    let on_gpu = run_onnx(&file, inputs.clone(), &mut GpuBackend::new(gpu).unwrap()).unwrap();
+    let on_cpu = run_onnx(&file, inputs, &mut CpuBackend::new()).unwrap();
+    // Beyond 32 bits; and the first four of the flat ReLU, for four numbers are positive.
+    let large = Tensor::list(vec![6_000_000_000, 3_000_000_000]);
+    let twice = Tensor::floats([4], vec![2.0, 0.0, 6.0, 0.0]);
+    let expected = [("large".to_owned(), large), ("twice".to_owned(), twice)];
+    assert_eq!(on_gpu, expected);
+    assert_eq!(on_cpu, expected);
+}
+
 #[test]
 fn optimizers_of_one_graph_share_their_learning_rate() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/onnx_node");

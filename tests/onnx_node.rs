@@ -152,13 +152,13 @@ fn survey_of_another_folder() {
         return;
     };
     let read = operators();
-    let (mut passed, mut failed) = (0, Vec::new());
+    let (mut passed, mut failed, mut not_read) = (0, Vec::new(), Vec::new());
     for folder in folders(Path::new(&root)) {
         let test = folder.file_name().unwrap().to_string_lossy().into_owned();
         let case = match Case::read(&folder) {
             Ok(case) => case,
             Err(problem) => {
-                failed.push(format!("{test}: {problem}"));
+                not_read.push(format!("{test}: {problem}"));
                 continue;
             }
         };
@@ -179,6 +179,8 @@ fn survey_of_another_folder() {
         passed + failed.len()
     );
     failed.iter().for_each(|line| println!("  {line}"));
+    println!("{} tests cannot be read:", not_read.len());
+    not_read.iter().for_each(|line| println!("  {line}"));
 }
 
 #[test]

@@ -18,3 +18,8 @@ fn power(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
 // Leaky ReLU with slope b, and its derivative by a.
 fn prelu(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> { return select(b * a, a, a > vec4<f32>(0.0)); }
 fn prelu_slope(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> { return select(b, vec4<f32>(1.0), a > vec4<f32>(0.0)); }
+
+// Comparisons, 1 where they hold.
+fn less(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> { return select(vec4<f32>(0.0), vec4<f32>(1.0), a < b); }
+fn less_or_equal(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> { return select(vec4<f32>(0.0), vec4<f32>(1.0), a <= b); }
+fn equal(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> { return select(vec4<f32>(0.0), vec4<f32>(1.0), a == b); }

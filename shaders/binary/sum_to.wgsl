@@ -1,5 +1,5 @@
 // Sum over axes: partials[s, o] = sum over slice s of the TERMS of x that belong to
-// output o.
+// output o. With the hooks of `binary/folds.wgsl` it is a product, maximum or minimum.
 //
 //   x          f32. Output o begins at its place along the kept axes, whose extents and
 //              strides in x are Kk and KSk; its terms lie along the summed axes, Sk and
@@ -35,6 +35,10 @@ const WORKGROUP: u32 = LANES * AT_ONCE;
 
 var<workgroup> pool: array<f32, WORKGROUP>;
 
+fn fold(a: f32, b: f32) -> f32 { return a + b; }
+// What a fold begins with, where one of its terms is x.
+fn begin_with(x: f32) -> f32 { return 0.0; }
+
 fn output_place(o: u32) -> u32 {
     return o / K2 / K1 * KS0 + o / K2 % K1 * KS1 + o % K2 * KS2;
 }
@@ -49,20 +53,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let base = output_place(min(o, OUTPUTS - 1u));
     let begin = group.z * SLICE;
     let end = min(begin + SLICE, TERMS);
-    var total = 0.0;
+    let neutral = begin_with(x[base + term_place(begin)]);
+    var total = neutral;
     for (var block = begin + lane % LANES; block < end; block += BLOCK * LANES) {
         let stop = min(end, block + BLOCK * LANES);
-        var part = 0.0;
+        var part = neutral;
         for (var t = block; t < stop; t += LANES) {
-            part += x[base + term_place(t)];
+            part = fold(part, x[base + term_place(t)]);
         }
-        total += part;
+        total = fold(total, part);
     }
     pool[lane] = total;
     for (var half = LANES / 2u; half > 0u; half /= 2u) {
         workgroupBarrier();
         if lane % LANES < half {
-            pool[lane] += pool[lane + half];
+            pool[lane] = fold(pool[lane], pool[lane + half]);
         }
     }
     if lane % LANES == 0u && o < OUTPUTS {

@@ -36,14 +36,18 @@ pub fn run(args: &Args) -> Result<()> {
             file.outputs.len()
         )));
     }
+    let declared = file.inputs.iter().chain(&file.outputs);
+    for double in declared.filter(|d| d.double) {
+        eprintln!(
+            "note: {} is float64 in the model; it is computed in float32",
+            double.name
+        );
+    }
     let mut backend = shared::open_device(&args.device)?;
     eprintln!("device: {}", backend.describe());
     let outputs = run_onnx(&file, inputs, &mut *backend)?;
     for (name, tensor) in &outputs {
         println!("{name}: {:?}{:?}", tensor.element, tensor.dims);
-        if tensor.element != Element::F32 {
-            eprintln!("note: {name} is written as float32");
-        }
     }
     write(&outputs, &args.output, single)
 }
@@ -71,21 +75,30 @@ fn read(file: &File, path: &Path) -> Result<HashMap<String, Tensor>> {
         let declared = file.inputs.iter().find(|i| i.name == name);
         let wanted = declared.map(|i| i.element);
         let tensor = as_tensor(&array, wanted);
-        (name, tensor)
+        let tensor =
+            tensor.map_err(|e| Error::Usage(format!("{}: {name}: {e}", path.display())))?;
+        Ok((name, tensor))
     };
-    Ok(arrays.into_iter().map(tensor).collect())
+    arrays.into_iter().map(tensor).collect()
 }
 
 /// An array as a tensor: integers, which NumPy's reader does not tell apart, as the type
 /// that is wanted.
-fn as_tensor(array: &npy::Array, wanted: Option<Element>) -> Tensor {
+fn as_tensor(array: &npy::Array, wanted: Option<Element>) -> Result<Tensor, String> {
     let dims = array.shape().to_vec();
     let integer = wanted
         .filter(|e| *e != Element::F32)
         .unwrap_or(Element::I64);
-    match array.elements() {
+    Ok(match array.elements() {
         npy::Elements::F32(_) | npy::Elements::F64(_) => Tensor::floats(dims, array.to_f32()),
-        npy::Elements::Int(data) => Tensor::integers(dims, integer, data.clone()),
+        npy::Elements::Int(data) => {
+            if let Some(other) = data.iter().find(|x| integer.wrap(**x) != **x) {
+                return Err(format!(
+                    "{other} is no {integer:?}, which the model expects"
+                ));
+            }
+            Tensor::integers(dims, integer, data.clone())
+        }
         npy::Elements::U8(data) => {
             let data = data.iter().map(|x| i64::from(*x));
             Tensor::integers(dims, Element::U8, data.collect())
@@ -94,17 +107,20 @@ fn as_tensor(array: &npy::Array, wanted: Option<Element>) -> Tensor {
             let data = data.iter().map(|x| i64::from(*x));
             Tensor::integers(dims, Element::Bool, data.collect())
         }
-    }
+    })
 }
 
 fn write(outputs: &[(String, Tensor)], path: &Path, single: bool) -> Result<()> {
     let mut bytes = Cursor::new(Vec::new());
     let fail = |e| Error::io(path, "write", e);
     if let ([(_, tensor)], true) = (outputs, single) {
-        npy::write(&mut bytes, &tensor.dims, &tensor.to_floats()).map_err(fail)?;
+        let (descr, elements) = tensor.to_numpy();
+        npy::write_as(&mut bytes, &tensor.dims, descr, &elements).map_err(fail)?;
     } else {
-        let arrays = outputs.iter();
-        let arrays = arrays.map(|(name, t)| (name.clone(), (t.dims.clone(), t.to_floats())));
+        let arrays = outputs.iter().map(|(name, tensor)| {
+            let (descr, elements) = tensor.to_numpy();
+            (name.clone(), (tensor.dims.clone(), descr, elements))
+        });
         npy::write_npz(&mut bytes, &arrays.collect()).map_err(fail)?;
     }
     let bytes = bytes.into_inner();

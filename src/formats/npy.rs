@@ -171,21 +171,22 @@ pub fn parse_npz(
     Ok(arrays)
 }
 
-/// Writes a `.npz` archive of f32 arrays, compressed; `numpy.load` reads it.
+/// Writes a `.npz` archive, compressed; `numpy.load` reads it. Each array has a shape, its
+/// elements' type as NumPy writes it, such as `<f4`, and their bytes.
 ///
 /// # Errors
 /// The system's, or the archive's.
 pub fn write_npz(
     writer: impl Write + Seek,
-    arrays: &BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    arrays: &BTreeMap<String, (Vec<usize>, &str, Vec<u8>)>,
 ) -> std::io::Result<()> {
     let mut archive = zip::ZipWriter::new(writer);
     let options = zip::write::SimpleFileOptions::default()
         .compression_method(zip::CompressionMethod::Deflated)
         .large_file(true);
-    for (name, (shape, data)) in arrays {
+    for (name, (shape, descr, bytes)) in arrays {
         archive.start_file(format!("{name}.npy"), options)?;
-        write(&mut archive, shape, data)?;
+        write_as(&mut archive, shape, descr, bytes)?;
     }
     archive.finish()?;
     Ok(())
@@ -196,8 +197,23 @@ pub fn write_npz(
 /// # Errors
 /// The writer's.
 pub fn write(writer: &mut dyn Write, shape: &[usize], data: &[f32]) -> std::io::Result<()> {
+    let bytes: Vec<u8> = data.iter().flat_map(|x| x.to_le_bytes()).collect();
+    write_as(writer, shape, "<f4", &bytes)
+}
+
+/// Writes a `.npy` file of elements of NumPy's type `descr`, such as `<i8`, by their bytes.
+///
+/// # Errors
+/// The writer's.
+pub fn write_as(
+    writer: &mut dyn Write,
+    shape: &[usize],
+    descr: &str,
+    bytes: &[u8],
+) -> std::io::Result<()> {
     let extents: String = shape.iter().map(|e| format!("{e}, ")).collect();
-    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({extents}), }}");
+    let mut header =
+        format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({extents}), }}");
     // Magic, version and length take 10 bytes; the whole ends in a newline at a multiple of 64.
     let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
     header.extend(std::iter::repeat_n(' ', padded - 1 - header.len()));
@@ -210,10 +226,7 @@ pub fn write(writer: &mut dyn Write, shape: &[usize], data: &[f32]) -> std::io::
     writer.write_all(&version)?;
     writer.write_all(&length)?;
     writer.write_all(header.as_bytes())?;
-    for value in data {
-        writer.write_all(&value.to_le_bytes())?;
-    }
-    Ok(())
+    writer.write_all(bytes)
 }
 
 const MAGIC: &[u8] = b"\x93NUMPY";
@@ -460,17 +473,24 @@ mod tests {
 
     #[test]
     fn an_archive_survives_a_round_trip() {
+        let floats = [1.0f32, -2.0, 3.5, 0.0].map(f32::to_le_bytes).concat();
+        // No float has this one.
+        let large = (1i64 << 53) + 1;
         let made = BTreeMap::from([
-            ("matrix".to_owned(), (vec![2, 2], vec![1.0, -2.0, 3.5, 0.0])),
-            ("scalar".to_owned(), (vec![], vec![7.0])),
+            ("matrix".to_owned(), (vec![2, 2], "<f4", floats)),
+            (
+                "scalar".to_owned(),
+                (vec![], "<i8", large.to_le_bytes().to_vec()),
+            ),
         ]);
         let mut bytes = std::io::Cursor::new(Vec::new());
         write_npz(&mut bytes, &made).unwrap();
         let read = parse_npz(&mut bytes, |_| true).unwrap();
-        for (name, (shape, data)) in made {
-            assert_eq!(read[&name].shape(), shape);
-            assert_eq!(read[&name].to_f32(), data);
-        }
+        let [matrix, scalar] = [&read["matrix"], &read["scalar"]];
+        assert_eq!(matrix.shape(), [2, 2]);
+        assert_eq!(matrix.to_f32(), [1.0, -2.0, 3.5, 0.0]);
+        assert!(scalar.shape().is_empty());
+        assert_eq!(*scalar.elements(), Elements::Int(vec![large]));
     }
 
     #[test]

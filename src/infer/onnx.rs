@@ -1,16 +1,16 @@
 //! Running ONNX files.
 
 use crate::error::{Error, Result};
-use crate::formats::onnx::{Computed, Declared, Element, File, Given, Lowered, Tensor, lower};
+use crate::formats::onnx::{Computed, Declared, File, Given, Lowered, Tensor, lower, run_once};
 use crate::graph::Backend;
-use crate::ops::Array;
 use crate::ops::Builder;
 use std::collections::HashMap;
 
 /// Runs a file's graph once on the given inputs, by name, and returns its outputs in the
 /// file's order.
 ///
-/// Floats are computed on the backend, in 32 bits; integers on the host, exactly.
+/// Floats are computed on the backend, in 32 bits; integers on the host, exactly. Where
+/// integers, or the shape of something, follow from floats, the graph is run up to there.
 ///
 /// # Errors
 /// If an input is missing, superfluous or of another type than the file declares, a node
@@ -22,7 +22,7 @@ pub fn run_onnx(
 ) -> Result<Vec<(String, Tensor)>> {
     check_inputs(file, &inputs)?;
     let given = inputs.into_iter().map(|(name, t)| (name, Given::Tensor(t)));
-    let lowered = lower(file, &given.collect())?;
+    let lowered = lower(file, &given.collect(), Some(&mut *backend))?;
     let computed = run(lowered, backend)?;
     Ok(file
         .outputs
@@ -91,10 +91,6 @@ fn run(lowered: Lowered, backend: &mut dyn Backend) -> Result<Vec<Tensor>> {
         outputs,
         step,
     } = lowered;
-    for (name, array) in constants {
-        backend.create(&name, array.ty())?;
-        backend.write(&name, &array)?;
-    }
     let state = |i: usize| format!("output {i}");
     for (i, (_, output)) in outputs.iter().enumerate() {
         let (Computed::Device(value, _) | Computed::Indices { value, .. }) = output else {
@@ -105,47 +101,9 @@ fn run(lowered: Lowered, backend: &mut dyn Backend) -> Result<Vec<Tensor>> {
         let target = graph.state(state(i), ty);
         graph.store(*value, target)?;
     }
-    let program = backend.compile(graph.optimized())?;
-    backend.run(program, &[step])?;
-    let read = |(i, (_, output)): (usize, (String, Computed))| match output {
-        Computed::Host(tensor) => Ok((*tensor).clone()),
-        Computed::Device(_, element) => Ok(as_tensor(&backend.read(&state(i))?, element)),
-        Computed::Indices {
-            input,
-            columns_first,
-            ..
-        } => Ok(counted(&backend.read(&state(i))?, &input, columns_first)),
-    };
-    outputs.into_iter().enumerate().map(read).collect()
-}
-
-/// What the device computed in floats as elements of a type.
-fn as_tensor(array: &Array, element: Element) -> Tensor {
-    let dims = array.dims().to_vec();
-    match element {
-        Element::F32 => Tensor::floats(dims, array.f().iter().map(|x| *x as f32).collect()),
-        _ => Tensor::integers(dims, element, array.f().iter().map(|x| *x as i64).collect()),
-    }
-}
-
-/// Offsets in the planes of a max pool's input, counted through the whole of it as ONNX does.
-fn counted(array: &Array, input: &[usize], columns_first: bool) -> Tensor {
-    let area: usize = input[2..].iter().product();
-    let columns = input.last().copied().unwrap_or(1);
-    let rows = area / columns;
-    let plane = array.dims()[2..].iter().product::<usize>();
-    let places = array.u().iter().enumerate().map(|(i, at)| {
-        let at = *at as usize;
-        let within = match columns_first {
-            true => at % columns * rows + at / columns,
-            false => at,
-        };
-        (i / plane * area + within) as i64
-    });
-    let mut dims = array.dims().to_vec();
-    // A line was pooled as an image of one row.
-    if input.len() == 3 {
-        dims.remove(2);
-    }
-    Tensor::integers(dims, Element::I64, places.collect())
+    run_once(graph, constants, step, backend)?;
+    let outputs = outputs.iter().enumerate();
+    outputs
+        .map(|(i, (_, output))| output.tensor(|| backend.read(&state(i))))
+        .collect()
 }

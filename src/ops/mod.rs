@@ -23,6 +23,7 @@ pub mod drop_path;
 pub mod dropout;
 pub mod elementwise_loss;
 pub mod fill;
+pub mod gather;
 mod gemm;
 pub mod int8;
 mod lanes;
@@ -40,6 +41,7 @@ pub mod reduction;
 pub mod reshape;
 pub mod sample;
 pub mod scale;
+pub mod select;
 pub mod softmax;
 pub mod transpose;
 pub mod unary;
@@ -292,6 +294,7 @@ pub fn registry() -> Vec<Entry> {
         dropout::ENTRIES,
         elementwise_loss::ENTRIES,
         fill::ENTRIES,
+        gather::ENTRIES,
         int8::ENTRIES,
         layer_norm::ENTRIES,
         loss_scale::ENTRIES,
@@ -304,6 +307,7 @@ pub fn registry() -> Vec<Entry> {
         pool2d::ENTRIES,
         reshape::ENTRIES,
         scale::ENTRIES,
+        select::ENTRIES,
         softmax::ENTRIES,
         transpose::ENTRIES,
         unary::ENTRIES,

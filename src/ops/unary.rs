@@ -39,6 +39,10 @@ pub enum UnaryOp {
     Neg,
     /// One over it.
     Reciprocal,
+    /// The nearest number that bfloat16 has, of two the even one.
+    ToBfloat16,
+    /// The nearest number that f16 has, of two the even one; infinite beyond its range.
+    ToHalf,
     /// The nearest integer, of two the even one.
     Round,
     /// -1, 0 or 1.
@@ -65,6 +69,8 @@ impl UnaryOp {
             Self::Sign => "unary_sign",
             Self::Sin => "unary_sin",
             Self::Sqrt => "unary_sqrt",
+            Self::ToBfloat16 => "unary_to_bfloat16",
+            Self::ToHalf => "unary_to_half",
         }
     }
 
@@ -84,6 +90,8 @@ impl UnaryOp {
             Self::Sign => x.signum(),
             Self::Sin => x.sin(),
             Self::Sqrt => x.sqrt(),
+            Self::ToBfloat16 => half::bf16::from_f64(x).to_f64(),
+            Self::ToHalf => half::f16::from_f64(x).to_f64(),
         }
     }
 }
@@ -136,17 +144,22 @@ fn sample(draw: &mut Draw) -> Sample {
         UnaryOp::Sign,
         UnaryOp::Sin,
         UnaryOp::Sqrt,
+        UnaryOp::ToBfloat16,
+        UnaryOp::ToHalf,
     ]);
     // Vulkan asks for 2^-11 of sine and cosine between -pi and pi.
-    let trigonometric = matches!(op, UnaryOp::Sin | UnaryOp::Cos);
-    let tolerance = match trigonometric {
-        true => Tolerance {
+    let tolerance = match op {
+        UnaryOp::Sin | UnaryOp::Cos => Tolerance {
             absolute: 2f64.powi(-11),
             relative: 0.0,
         },
-        false => Tolerance::transcendental(),
+        UnaryOp::ToBfloat16 | UnaryOp::ToHalf => Tolerance::EXACT,
+        _ => Tolerance::transcendental(),
     };
     let (low, high) = match op {
+        // Beyond the range of f16, and near its smallest numbers.
+        UnaryOp::ToHalf if draw.coin() => (-7e4, 7e4),
+        UnaryOp::ToHalf if draw.coin() => (-1e-6, 1e-6),
         UnaryOp::Log | UnaryOp::Sqrt | UnaryOp::Reciprocal => (0.1, 4.0),
         _ => (-3.0, 3.0),
     };

@@ -150,7 +150,35 @@ def as_keras_writes_it():
     save("keras", model, given)
 
 
+def integers_of_floats():
+    """Integers, and an extent, that follow from what the device computes; the test knows the results."""
+    node = helper.make_node
+    nodes = [
+        node("Relu", ["x"], ["r"]),
+        node("ArgMax", ["r"], ["k"], axis=1, keepdims=0),
+        node("Mul", ["k", "billions"], ["large"]),
+        node("Greater", ["x", "zero"], ["positive"]),
+        node("Cast", ["positive"], ["ones"], to=TensorProto.INT64),
+        node("ReduceSum", ["ones"], ["count"], keepdims=0),
+        node("Reshape", ["count", "list"], ["end"]),
+        node("Reshape", ["r", "list"], ["flat"]),
+        node("Slice", ["flat", "start", "end"], ["part"]),
+        node("Add", ["part", "part"], ["twice"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array(value), name)
+        for name, value in [("billions", 3_000_000_000), ("zero", np.float32(0)), ("list", [-1]), ("start", [0])]
+    ]
+    value = helper.make_tensor_value_info
+    outputs = [value("large", TensorProto.INT64, [2]), value("twice", TensorProto.FLOAT, ["count"])]
+    graph = helper.make_graph(nodes, "integers", [value("x", TensorProto.FLOAT, [2, 3])], outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, HERE / "integers.onnx")
+
+
 if __name__ == "__main__":
+    integers_of_floats()
     torch.manual_seed(1)
     from_torch("classic", Classic(), (1, 15, 13), False, 13)
     from_torch("mobile", Mobile(), (3, 12, 10), False, 17)

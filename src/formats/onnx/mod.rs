@@ -10,7 +10,7 @@ mod tensor;
 mod write;
 
 pub use export::{CLASSES, NORMALIZATION, OPSET, Options, export, export_int8};
-pub use graph::{Computed, Given, Lowered, lower, operators};
+pub use graph::{Computed, Given, Lowered, lower, operators, run_once};
 pub use import::{Imported, import};
 pub use read::{Declared, File, Node, OPSETS, load, read, read_tensor_file};
 pub use tensor::{Data, Element, Tensor};

@@ -2,7 +2,7 @@
 
 use super::proto::Dimension;
 use super::proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, data_type,
 };
 use super::tensor::{Element, Tensor};
 use crate::error::{Error, Result};
@@ -14,6 +14,23 @@ use std::path::{Component, Path};
 /// Versions of ONNX's operators that are read.
 pub const OPSETS: std::ops::RangeInclusive<i64> = 7..=26;
 
+/// Operators that compute in older versions what they do today.
+const UNCHANGED: &[&str] = &[
+    "Conv",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "Identity",
+    "LeakyRelu",
+    "MaxPool",
+    "Not",
+    "Relu",
+    "Shape",
+    "Sigmoid",
+    "Size",
+    "Tanh",
+    "Transpose",
+];
+
 /// An input or output of a graph as the file declares it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Declared {
@@ -21,6 +38,8 @@ pub struct Declared {
     pub name: String,
     /// Its element type.
     pub element: Element,
+    /// Whether the file has floats of 64 bits, which are computed in 32.
+    pub double: bool,
     /// Its extents, `None` where one is open; no list where even their number is.
     pub dims: Option<Vec<Option<usize>>>,
 }
@@ -149,10 +168,12 @@ fn read_with(bytes: &[u8], external: External<'_>) -> Result<File, String> {
     // Without any statement it is version 1.
     let opset = opsets.map(|o| o.version).max().unwrap_or(1);
     // Its nodes may be of other sets alone.
-    let uses_own = graph.node.iter().any(|n| own(&n.domain));
-    if uses_own && !OPSETS.contains(&opset) {
+    let nodes = graph.node.iter().filter(|n| own(&n.domain));
+    let changed = |n: &&NodeProto| opset > *OPSETS.end() || !UNCHANGED.contains(&&*n.op_type);
+    if let (Some(node), false) = (nodes.into_iter().find(changed), OPSETS.contains(&opset)) {
         return Err(format!(
-            "uses version {opset} of ONNX's operators; expected {} to {}",
+            "uses version {opset} of ONNX's operators, with {}; expected {} to {}",
+            node.op_type,
             OPSETS.start(),
             OPSETS.end()
         ));
@@ -219,6 +240,7 @@ fn declared(info: &ValueInfoProto) -> Result<Declared, String> {
     Ok(Declared {
         name: info.name.clone(),
         element,
+        double: tensor.elem_type == data_type::DOUBLE,
         dims,
     })
 }

@@ -69,6 +69,7 @@ impl Element {
             Self::I8 => [i8::MIN.into(), i8::MAX.into()],
             Self::U16 => [0, u16::MAX.into()],
             Self::I16 => [i16::MIN.into(), i16::MAX.into()],
+            Self::U32 => [0, u32::MAX.into()],
             Self::I32 => [i32::MIN.into(), i32::MAX.into()],
             _ => return None,
         })
@@ -149,6 +150,31 @@ impl Tensor {
             Data::Float(data) => data.clone(),
             Data::Int(data) => data.iter().map(|x| *x as f32).collect(),
         }
+    }
+
+    /// The elements as NumPy stores them: the name of their type and their bytes.
+    pub fn to_numpy(&self) -> (&'static str, Vec<u8>) {
+        let (descr, size) = match self.element {
+            Element::F32 => ("<f4", 4),
+            Element::U8 => ("|u1", 1),
+            Element::I8 => ("|i1", 1),
+            Element::U16 => ("<u2", 2),
+            Element::I16 => ("<i2", 2),
+            Element::U32 => ("<u4", 4),
+            Element::I32 => ("<i4", 4),
+            Element::U64 => ("<u8", 8),
+            Element::I64 => ("<i8", 8),
+            Element::Bool => ("|b1", 1),
+        };
+        let bytes = match &self.data {
+            Data::Float(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            // The low bytes of what is wrapped to the type.
+            Data::Int(data) => data
+                .iter()
+                .flat_map(|x| x.to_le_bytes().into_iter().take(size))
+                .collect(),
+        };
+        (descr, bytes)
     }
 
     /// The integers, if it holds any.

@@ -5,10 +5,10 @@ use crate::ops::Draw;
 use crate::tensor::Shape;
 
 /// Most axes of a broadcast.
-pub(super) const RANK: usize = 6;
+pub(in crate::ops) const RANK: usize = 6;
 
 /// The shape that both broadcast to; `None` where they do not fit.
-pub(super) fn broadcast(a: &Shape, b: &Shape) -> Option<Shape> {
+pub(in crate::ops) fn broadcast(a: &Shape, b: &Shape) -> Option<Shape> {
     let rank = a.rank().max(b.rank());
     let extent = |shape: &Shape, axis: usize| {
         let missing = rank - shape.rank();
@@ -24,28 +24,28 @@ pub(super) fn broadcast(a: &Shape, b: &Shape) -> Option<Shape> {
 
 /// The strides of `shape` along the axes of `whole`, which it broadcasts to: 0 where it
 /// is repeated.
-pub(super) fn strides(shape: &Shape, whole: &Shape) -> Vec<usize> {
+pub(in crate::ops) fn strides(shape: &Shape, whole: &Shape) -> Vec<usize> {
     let missing = whole.rank() - shape.rank();
     let own = shape.dims().iter().zip(shape.strides());
     let own = own.map(|(extent, stride)| if *extent == 1 { 0 } else { stride });
     std::iter::repeat_n(0, missing).chain(own).collect()
 }
 
-/// An axis of a walk over two tensors.
+/// An axis of a walk over `N` tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Axis {
+pub(in crate::ops) struct Axis<const N: usize = 2> {
     pub extent: usize,
-    pub strides: [usize; 2],
+    pub strides: [usize; N],
 }
 
-/// The axes of `whole` with the strides of two shapes that broadcast to it, outermost
-/// first: none of extent 1, and neighbours joined where both tensors step through them
-/// as through one.
-pub(super) fn axes(whole: &Shape, shapes: [&Shape; 2]) -> Vec<Axis> {
-    let [a, b] = shapes.map(|shape| strides(shape, whole));
-    let mut axes: Vec<Axis> = Vec::new();
+/// The axes of `whole` with the strides of shapes that broadcast to it, outermost first:
+/// none of extent 1, and neighbours joined where all tensors step through them as through
+/// one.
+pub(in crate::ops) fn axes<const N: usize>(whole: &Shape, shapes: [&Shape; N]) -> Vec<Axis<N>> {
+    let all = shapes.map(|shape| strides(shape, whole));
+    let mut axes: Vec<Axis<N>> = Vec::new();
     for (i, extent) in whole.dims().iter().copied().enumerate() {
-        let strides = [a[i], b[i]];
+        let strides = all.each_ref().map(|own| own[i]);
         match axes.last_mut() {
             _ if extent == 1 => {}
             Some(outer) if outer.strides == strides.map(|s| s * extent) => {
@@ -59,7 +59,7 @@ pub(super) fn axes(whole: &Shape, shapes: [&Shape; 2]) -> Vec<Axis> {
 }
 
 /// A random shape that broadcasts to `whole`.
-pub(super) fn draw_operand(draw: &mut Draw, whole: &Shape) -> Shape {
+pub(in crate::ops) fn draw_operand(draw: &mut Draw, whole: &Shape) -> Shape {
     let missing = draw.int(0, whole.rank());
     let dims = whole.dims()[missing..].iter();
     let dims: Vec<_> = dims.map(|d| if draw.coin() { 1 } else { *d }).collect();

@@ -1,8 +1,10 @@
 //! Functions of two tensors, element by element, with broadcasting.
 
-mod broadcast;
+pub(super) mod broadcast;
+mod fold_to;
 mod sum_to;
 
+pub use fold_to::{Fold, FoldTo};
 pub use sum_to::SumTo;
 
 use super::{
@@ -50,6 +52,18 @@ pub const ENTRIES: &[Entry] = &[
         sample: |draw| sample(BinaryOp::Pow, draw),
     },
     Entry {
+        name: "less",
+        sample: |draw| sample_comparison(BinaryOp::Less, draw),
+    },
+    Entry {
+        name: "less_or_equal",
+        sample: |draw| sample_comparison(BinaryOp::LessOrEqual, draw),
+    },
+    Entry {
+        name: "equal",
+        sample: |draw| sample_comparison(BinaryOp::Equal, draw),
+    },
+    Entry {
         name: "prelu",
         sample: |draw| sample(BinaryOp::PRelu, draw),
     },
@@ -58,6 +72,9 @@ pub const ENTRIES: &[Entry] = &[
         sample: |draw| sample(BinaryOp::PReluSlope, draw),
     },
     sum_to::ENTRY,
+    fold_to::ENTRIES[0],
+    fold_to::ENTRIES[1],
+    fold_to::ENTRIES[2],
 ];
 
 /// A function of two numbers.
@@ -77,6 +94,12 @@ pub enum BinaryOp {
     Max,
     /// `a^b`; of a negative `a` with integers `b` only. Without a gradient.
     Pow,
+    /// 1 where `a < b`, else 0. Its gradient, as that of the next two, is zero.
+    Less,
+    /// 1 where `a <= b`, else 0.
+    LessOrEqual,
+    /// 1 where `a = b`, else 0.
+    Equal,
     /// `a` where positive, else `b * a`: leaky ReLU with learned slopes (He et al. 2015).
     PRelu,
     /// 1 where `a` is positive, else `b`: the derivative of [`PRelu`](Self::PRelu) by `a`.
@@ -84,6 +107,11 @@ pub enum BinaryOp {
 }
 
 impl BinaryOp {
+    /// Whether the result is a truth value, 0 or 1.
+    fn compares(self) -> bool {
+        matches!(self, Self::Less | Self::LessOrEqual | Self::Equal)
+    }
+
     fn value(self, a: f64, b: f64) -> f64 {
         match self {
             Self::Add => a + b,
@@ -93,6 +121,9 @@ impl BinaryOp {
             Self::Min => a.min(b),
             Self::Max => a.max(b),
             Self::Pow => a.powf(b),
+            Self::Less => f64::from(a < b),
+            Self::LessOrEqual => f64::from(a <= b),
+            Self::Equal => f64::from(a == b),
             Self::PRelu if a <= 0.0 => b * a,
             Self::PRelu => a,
             Self::PReluSlope if a <= 0.0 => b,
@@ -130,7 +161,16 @@ impl BinaryOp {
                 let negative = builder.add1(Box::new(Binary(Self::Min)), &[a, zero])?;
                 builder.add1(Box::new(Binary(Self::Mul)), &[dy, negative])
             }
-            (Self::Min | Self::Max | Self::Pow | Self::PReluSlope, _) => Err(Error::shape(
+            (
+                Self::Min
+                | Self::Max
+                | Self::Pow
+                | Self::PReluSlope
+                | Self::Less
+                | Self::LessOrEqual
+                | Self::Equal,
+                _,
+            ) => Err(Error::shape(
                 Binary(self).name(),
                 "has no gradient rule; it cannot stand between a parameter and the loss",
             )),
@@ -138,7 +178,7 @@ impl BinaryOp {
     }
 }
 
-fn constant(builder: &mut dyn Builder, value: f32) -> Result<Value> {
+pub(super) fn constant(builder: &mut dyn Builder, value: f32) -> Result<Value> {
     let shape = Shape::default();
     builder.add1(Box::new(fill::Fill { shape, value }), &[])
 }
@@ -167,6 +207,9 @@ impl Op for Binary {
             BinaryOp::Min => "min",
             BinaryOp::Max => "max",
             BinaryOp::Pow => "pow",
+            BinaryOp::Less => "less",
+            BinaryOp::LessOrEqual => "less_or_equal",
+            BinaryOp::Equal => "equal",
             BinaryOp::PRelu => "prelu",
             BinaryOp::PReluSlope => "prelu_slope",
         }
@@ -195,7 +238,7 @@ impl Op for Binary {
         node: NodeView<'_>,
         upstream: &[Option<Value>],
     ) -> Result<Vec<Option<Value>>> {
-        let Some(dy) = upstream[0] else {
+        let Some(dy) = upstream[0].filter(|_| !self.0.compares()) else {
             return Ok(vec![None, None]);
         };
         let mut gradients = vec![None; 2];
@@ -276,7 +319,7 @@ impl Binary {
 
 /// The gradient of a tensor of `shape` from that of what it was broadcast to; the same
 /// value where nothing was repeated.
-fn sum_to(builder: &mut dyn Builder, dy: Value, shape: Shape) -> Result<Value> {
+pub(super) fn sum_to(builder: &mut dyn Builder, dy: Value, shape: Shape) -> Result<Value> {
     let whole = &builder.ty(dy).shape;
     if *whole == shape {
         Ok(dy)
@@ -288,13 +331,14 @@ fn sum_to(builder: &mut dyn Builder, dy: Value, shape: Shape) -> Result<Value> {
 }
 
 /// A random shape of up to 6 axes and some hundred elements.
-fn draw_shape(draw: &mut Draw) -> Shape {
+pub(super) fn draw_shape(draw: &mut Draw) -> Shape {
     let rank = draw.int(0, RANK);
     let most = draw.pick(&[2, 3]);
     Shape::new((0..rank).map(|_| draw.int(1, most)).collect::<Vec<_>>())
 }
 
-fn sample(op: BinaryOp, draw: &mut Draw) -> Sample {
+/// Shapes of two operands.
+fn draw_operands(draw: &mut Draw) -> (Shape, Shape) {
     let (a, b) = match draw.int(0, 4) {
         // Equal shapes, more than a workgroup's.
         0 => {
@@ -316,7 +360,25 @@ fn sample(op: BinaryOp, draw: &mut Draw) -> Sample {
             (draw_operand(draw, &whole), draw_operand(draw, &whole))
         }
     };
-    let (a, b) = if draw.coin() { (a, b) } else { (b, a) };
+    if draw.coin() { (a, b) } else { (b, a) }
+}
+
+fn sample_comparison(op: BinaryOp, draw: &mut Draw) -> Sample {
+    let (a, b) = draw_operands(draw);
+    let types = [a, b].map(TensorType::f32);
+    let sample = |fills: [Fill; 2]| {
+        let inputs = types.into_iter().zip(fills).collect();
+        Sample::new(Binary(op), inputs, Tolerance::EXACT)
+    };
+    match draw.coin() {
+        // Ties, at which there is no derivative.
+        true => sample([Fill::Levels(3), Fill::Levels(3)]).without_gradient(),
+        false => sample([Fill::Levels(2), Fill::Uniform(-0.9, 0.9)]),
+    }
+}
+
+fn sample(op: BinaryOp, draw: &mut Draw) -> Sample {
+    let (a, b) = draw_operands(draw);
     let positive = Fill::Uniform(0.25, 2.0);
     let (fills, tolerance) = match op {
         BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul => {

@@ -1,7 +1,7 @@
 //! The sum over axes: the inverse of broadcasting.
 
 use super::broadcast::{self, Axis, RANK, axes, broadcast, draw_operand};
-use super::{Binary, BinaryOp};
+use super::{Binary, BinaryOp, Fold};
 use crate::error::{Error, Result};
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
 use crate::gpu::profile::ProfileKind;
@@ -41,14 +41,7 @@ impl Op for SumTo {
         expect_inputs(self, inputs, 1)?;
         let x = &inputs[0].shape;
         expect_type(self, "x", &TensorType::f32(x.clone()), &inputs[0])?;
-        if x.rank() > RANK || x.is_empty() || broadcast(x, &self.shape).as_ref() != Some(x) {
-            let problem = format!(
-                "cannot sum {x} to {}: expected at most {RANK} axes, no extent of 0, and a \
-                 result that broadcasts to x",
-                self.shape
-            );
-            return Err(Error::shape(self.name(), problem));
-        }
+        expect_smaller(self, x, &self.shape)?;
         Ok(vec![TensorType::f32(self.shape.clone())])
     }
 
@@ -79,15 +72,7 @@ impl Op for SumTo {
     }
 
     fn launch(&self, context: LaunchContext<'_>) -> Result<Launch> {
-        let x = &context.inputs[0].shape;
-        let (summed, kept): (Vec<Axis>, Vec<Axis>) = axes(x, [&self.shape, x])
-            .into_iter()
-            .partition(|axis| axis.strides[0] == 0);
-        let runs = |axes: Vec<Axis>| axes.iter().map(|a| (a.extent, a.strides[1])).collect();
-        let sum = Sum {
-            kept: runs(kept),
-            summed: runs(summed),
-        };
+        let sum = Sum::new(&context.inputs[0].shape, &self.shape, None);
         Ok(sum.launch(context.profile.kind))
     }
 
@@ -96,14 +81,40 @@ impl Op for SumTo {
     }
 }
 
-/// A sum by the extents and strides in x of its kept and its summed axes.
-struct Sum {
+/// An error unless `shape` broadcasts to `x`.
+pub(super) fn expect_smaller(op: &dyn Op, x: &Shape, shape: &Shape) -> Result<()> {
+    if x.rank() <= RANK && !x.is_empty() && broadcast(x, shape).as_ref() == Some(x) {
+        return Ok(());
+    }
+    let problem = format!(
+        "cannot sum {x} to {shape}: expected at most {RANK} axes, no extent of 0, and a result \
+         that broadcasts to x"
+    );
+    Err(Error::shape(op.name(), problem))
+}
+
+/// A sum, or another fold, by the extents and strides in x of its kept and its summed axes.
+pub(super) struct Sum {
     kept: Vec<(usize, usize)>,
     summed: Vec<(usize, usize)>,
+    fold: Option<Fold>,
 }
 
 impl Sum {
-    fn launch(&self, kind: ProfileKind) -> Launch {
+    /// The sum, or with `fold` something else, of `x` to a shape that broadcasts to it.
+    pub(super) fn new(x: &Shape, shape: &Shape, fold: Option<Fold>) -> Self {
+        let (summed, kept): (Vec<Axis>, Vec<Axis>) = axes(x, [shape, x])
+            .into_iter()
+            .partition(|axis| axis.strides[0] == 0);
+        let runs = |axes: Vec<Axis>| axes.iter().map(|a| (a.extent, a.strides[1])).collect();
+        Self {
+            kept: runs(kept),
+            summed: runs(summed),
+            fold,
+        }
+    }
+
+    pub(super) fn launch(&self, kind: ProfileKind) -> Launch {
         let outputs = extent(&self.kept);
         let split = self.split(kind);
         let (x, y) = (Arg::Input(0), Arg::Output(0));
@@ -113,6 +124,7 @@ impl Sum {
         let second = Self {
             kept: vec![(outputs, 1)],
             summed: vec![(split.slices, outputs)],
+            fold: self.fold,
         };
         let whole = Split {
             lanes: 1,
@@ -158,7 +170,11 @@ impl Sum {
         let (outputs, terms) = (extent(&self.kept), extent(&self.summed));
         let (k, ks) = padded(&self.kept);
         let (s, ss) = padded(&self.summed);
-        let kernel = Kernel::new(SUM_TO)
+        let kernel = match self.fold {
+            None => Kernel::new(SUM_TO),
+            Some(fold) => fold.hooked(Kernel::new(SUM_TO)),
+        };
+        let kernel = kernel
             .set("LANES", split.lanes)
             .set("AT_ONCE", split.at_once)
             .set("OUTPUTS", outputs)
@@ -206,8 +222,9 @@ fn padded(axes: &[(usize, usize)]) -> ([usize; RUNS], [usize; RUNS]) {
     (extents, strides)
 }
 
-fn sample(draw: &mut Draw) -> Sample {
-    let (x, shape) = match draw.int(0, 4) {
+/// A shape, and one that broadcasts to it.
+pub(super) fn draw_sum(draw: &mut Draw) -> (Shape, Shape) {
+    match draw.int(0, 4) {
         // Enough for several slices, of rows and of columns.
         0 => (Shape::from([draw.int(30_000, 40_000)]), Shape::default()),
         1 => {
@@ -224,7 +241,11 @@ fn sample(draw: &mut Draw) -> Sample {
             let shape = draw_operand(draw, &x);
             (x, shape)
         }
-    };
+    }
+}
+
+fn sample(draw: &mut Draw) -> Sample {
+    let (x, shape) = draw_sum(draw);
     let terms = x.len() / shape.len();
     let inputs = vec![(TensorType::f32(x), Fill::UNIT)];
     Sample::new(SumTo { shape }, inputs, Tolerance::sum(terms, 1.0))

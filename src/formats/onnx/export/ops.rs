@@ -160,8 +160,10 @@ fn binary(op: BinaryOp, place: &mut Place<'_>) -> Option<NodeProto> {
         BinaryOp::Max => "Max",
         BinaryOp::Pow => "Pow",
         BinaryOp::PRelu => "PRelu",
-        // No layer has it in inference.
-        BinaryOp::PReluSlope => return None,
+        // No layer has these in inference.
+        BinaryOp::PReluSlope | BinaryOp::Less | BinaryOp::LessOrEqual | BinaryOp::Equal => {
+            return None;
+        }
     }))
 }
 

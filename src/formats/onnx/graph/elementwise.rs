@@ -3,17 +3,21 @@
 use super::call::Call;
 use super::{Item, Lowering, Write};
 use crate::error::Result;
+use crate::formats::onnx::proto::data_type;
+use crate::formats::onnx::read::{Attribute, Node};
 use crate::formats::onnx::tensor::{Element, Tensor};
 use crate::ops::Value;
 use crate::ops::activation::{Activation, Function};
 use crate::ops::binary::{Binary, BinaryOp};
 use crate::ops::dropout::Dropout;
+use crate::ops::select::Select;
 use crate::ops::unary::{Unary, UnaryOp};
 use std::rc::Rc;
 
 pub(super) const OPERATORS: &[(&str, Write)] = &[
     ("Abs", |l, c| unary(l, c, UnaryOp::Abs)),
     ("Add", |l, c| binary(l, c, BinaryOp::Add)),
+    ("And", |l, c| logic(l, c, BinaryOp::Min)),
     ("Cast", cast),
     ("Ceil", |l, c| unary(l, c, UnaryOp::Ceil)),
     ("Clip", clip),
@@ -25,6 +29,7 @@ pub(super) const OPERATORS: &[(&str, Write)] = &[
         let alpha = c.number_attribute("alpha", 1.0)?;
         activation(l, c, Function::Elu { alpha })
     }),
+    ("Equal", |l, c| compare(l, c, BinaryOp::Equal, [0, 1])),
     ("Erf", |l, c| unary(l, c, UnaryOp::Erf)),
     ("Exp", |l, c| unary(l, c, UnaryOp::Exp)),
     ("Floor", |l, c| unary(l, c, UnaryOp::Floor)),
@@ -34,12 +39,20 @@ pub(super) const OPERATORS: &[(&str, Write)] = &[
             _ => activation(l, c, Function::Gelu),
         }
     }),
+    ("Greater", |l, c| compare(l, c, BinaryOp::Less, [1, 0])),
+    ("GreaterOrEqual", |l, c| {
+        compare(l, c, BinaryOp::LessOrEqual, [1, 0])
+    }),
     ("HardSigmoid", hard_sigmoid),
     ("HardSwish", |l, c| activation(l, c, Function::HardSwish)),
     ("Identity", |_, c| Ok(vec![c.input(0)?.clone()])),
     ("LeakyRelu", |l, c| {
         let slope = c.number_attribute("alpha", 0.01)?;
         activation(l, c, Function::LeakyRelu { slope })
+    }),
+    ("Less", |l, c| compare(l, c, BinaryOp::Less, [0, 1])),
+    ("LessOrEqual", |l, c| {
+        compare(l, c, BinaryOp::LessOrEqual, [0, 1])
     }),
     ("Log", |l, c| unary(l, c, UnaryOp::Log)),
     ("Max", |l, c| many(l, c, BinaryOp::Max)),
@@ -48,6 +61,8 @@ pub(super) const OPERATORS: &[(&str, Write)] = &[
     ("Mish", |l, c| activation(l, c, Function::Mish)),
     ("Mul", |l, c| binary(l, c, BinaryOp::Mul)),
     ("Neg", |l, c| unary(l, c, UnaryOp::Neg)),
+    ("Not", not),
+    ("Or", |l, c| logic(l, c, BinaryOp::Max)),
     ("PRelu", |l, c| binary(l, c, BinaryOp::PRelu)),
     ("Pow", |l, c| binary(l, c, BinaryOp::Pow)),
     ("QuantizeLinear", quantize),
@@ -65,6 +80,8 @@ pub(super) const OPERATORS: &[(&str, Write)] = &[
     ("Sum", |l, c| many(l, c, BinaryOp::Add)),
     ("Swish", |l, c| activation(l, c, Function::Silu)),
     ("Tanh", |l, c| activation(l, c, Function::Tanh)),
+    ("Where", choose),
+    ("Xor", xor),
 ];
 
 impl Lowering {
@@ -136,15 +153,112 @@ fn mean(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
     Ok(vec![Item::float(mean)])
 }
 
-/// Floats stay floats, whatever their width; other casts are done on the host alone.
-fn cast(_lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
-    let to = Element::of(i32::try_from(call.int("to", 0)?).unwrap_or(0));
-    match call.input(0)? {
-        Item::Device(value, Element::F32) if to == Some(Element::F32) => {
-            Ok(vec![Item::float(*value)])
-        }
-        _ => Err(call.error("casts to and from integers are done of constants only")),
+/// Whether an operator is one of these.
+pub(super) fn knows(operator: &str) -> bool {
+    OPERATORS.iter().any(|(name, _)| *name == operator)
+}
+
+/// The data type that a cast gives, by its number in files.
+fn target(node: &Node) -> Option<i32> {
+    match node.attribute("to") {
+        Some(Attribute::Int(to)) => i32::try_from(*to).ok(),
+        _ => None,
     }
+}
+
+/// Whether a cast from `from` changes no number, or makes truth values, so that the device
+/// can do it.
+pub(super) fn casts_on_device(node: &Node, from: Element) -> bool {
+    match (from, target(node).and_then(Element::of)) {
+        (_, Some(Element::F32 | Element::Bool)) | (Element::Bool, Some(_)) => true,
+        (from, to) => to == Some(from),
+    }
+}
+
+/// Floats of 16 bits are rounded to them, those of 64 stay as they are.
+fn cast(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
+    let (x, from) = call.number(lowering, 0)?;
+    let stated = target(call.node);
+    let to = stated.and_then(Element::of);
+    let to = to.ok_or_else(|| call.error("casts to a type that is not read"))?;
+    if !casts_on_device(call.node, from) {
+        return Err(call.error("casts to integers are done of constants only"));
+    }
+    let y = match to {
+        Element::Bool if from != Element::Bool => {
+            let zero = lowering.with_number(call, BinaryOp::Equal, x, 0.0)?;
+            lowering.with_number(call, BinaryOp::Equal, zero, 0.0)?
+        }
+        _ if stated == Some(data_type::FLOAT16) => {
+            lowering.op(call, Unary(UnaryOp::ToHalf), &[x])?
+        }
+        _ if stated == Some(data_type::BFLOAT16) => {
+            lowering.op(call, Unary(UnaryOp::ToBfloat16), &[x])?
+        }
+        _ => x,
+    };
+    Ok(vec![Item::Device(y, to)])
+}
+
+/// Numbers of one type, compared; `order` says which input is which operand.
+fn compare(
+    lowering: &mut Lowering,
+    call: &Call<'_>,
+    op: BinaryOp,
+    order: [usize; 2],
+) -> Result<Vec<Item>> {
+    let [first, second] = order;
+    let (a, of_a) = call.number(lowering, first)?;
+    let (b, of_b) = call.number(lowering, second)?;
+    if of_a != of_b {
+        return Err(call.error(format!(
+            "expected one element type, found {of_a:?} and {of_b:?}"
+        )));
+    }
+    let y = lowering.binary(call, op, a, b)?;
+    Ok(vec![Item::Device(y, Element::Bool)])
+}
+
+/// A truth value, 0 or 1 on the device.
+fn truth(lowering: &mut Lowering, call: &Call<'_>, index: usize) -> Result<Value> {
+    match call.number(lowering, index)? {
+        (value, Element::Bool) => Ok(value),
+        (_, other) => Err(call.error(format!(
+            "input {index}: expected truth values, found {other:?}"
+        ))),
+    }
+}
+
+fn logic(lowering: &mut Lowering, call: &Call<'_>, op: BinaryOp) -> Result<Vec<Item>> {
+    let [a, b] = [truth(lowering, call, 0)?, truth(lowering, call, 1)?];
+    let y = lowering.binary(call, op, a, b)?;
+    Ok(vec![Item::Device(y, Element::Bool)])
+}
+
+fn xor(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
+    let [a, b] = [truth(lowering, call, 0)?, truth(lowering, call, 1)?];
+    let same = lowering.binary(call, BinaryOp::Equal, a, b)?;
+    let y = lowering.with_number(call, BinaryOp::Equal, same, 0.0)?;
+    Ok(vec![Item::Device(y, Element::Bool)])
+}
+
+fn not(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
+    let x = truth(lowering, call, 0)?;
+    let y = lowering.with_number(call, BinaryOp::Equal, x, 0.0)?;
+    Ok(vec![Item::Device(y, Element::Bool)])
+}
+
+fn choose(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
+    let condition = truth(lowering, call, 0)?;
+    let (a, of_a) = call.number(lowering, 1)?;
+    let (b, of_b) = call.number(lowering, 2)?;
+    if of_a != of_b {
+        return Err(call.error(format!(
+            "expected one element type, found {of_a:?} and {of_b:?}"
+        )));
+    }
+    let y = lowering.op(call, Select, &[condition, a, b])?;
+    Ok(vec![Item::Device(y, of_a)])
 }
 
 fn clip(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
@@ -256,9 +370,12 @@ fn by_axis(lowering: &mut Lowering, call: &Call<'_>, index: usize, x: Value) -> 
     }
     let dims = lowering.shape(x).dims().to_vec();
     let axis = call.axis(call.int("axis", 1)?, dims.len())?;
+    if call.int("block_size", 0)? != 0 {
+        return by_block(lowering, call, value, &dims, axis);
+    }
     let mut place = vec![1; dims.len() - axis];
     place[0] = dims[axis];
-    if found != [dims[axis]] || call.int("block_size", 0)? != 0 {
+    if found != [dims[axis]] {
         let problem = format!(
             "input {index}: expected one number, or {} along axis {axis}, found {found:?}",
             dims[axis]
@@ -266,6 +383,29 @@ fn by_axis(lowering: &mut Lowering, call: &Call<'_>, index: usize, x: Value) -> 
         return Err(call.error(problem));
     }
     lowering.reshaped(call, value, &place)
+}
+
+/// A number for each block of an axis, repeated to one for each place.
+fn by_block(
+    lowering: &mut Lowering,
+    call: &Call<'_>,
+    value: Value,
+    dims: &[usize],
+    axis: usize,
+) -> Result<Value> {
+    let block = usize::try_from(call.int("block_size", 0)?).unwrap_or(0);
+    let found = lowering.shape(value).dims().to_vec();
+    let mut expected = dims.to_vec();
+    expected[axis] /= block.max(1);
+    if found != expected || found[axis] * block != dims[axis] {
+        return Err(call.error(format!(
+            "expected a number for each {block} places of axis {axis} of {dims:?}, found {found:?}"
+        )));
+    }
+    let (before, behind) = found.split_at(axis + 1);
+    let column = lowering.reshaped(call, value, &[before, &[1], behind].concat())?;
+    let whole = lowering.repeated(call, column, [before, &[block], behind].concat())?;
+    lowering.reshaped(call, whole, dims)
 }
 
 /// The element type of quantised values.

@@ -1,4 +1,4 @@
-//! Products of matrices, normalisations, sums over axes, softmax.
+//! Products of matrices, normalisations, softmax.
 
 use super::call::Call;
 use super::{Item, Lowering, Write};
@@ -9,7 +9,6 @@ use crate::ops::batch_norm::{BatchNorm2d, BatchNormInference, UpdateRunningStats
 use crate::ops::bias::BiasAdd;
 use crate::ops::binary::{BinaryOp, SumTo};
 use crate::ops::conv2d::Conv2d;
-use crate::ops::fill::Fill;
 use crate::ops::matmul::MatMul;
 use crate::ops::pool2d::GlobalAvgPool;
 use crate::ops::softmax::Softmax;
@@ -24,8 +23,6 @@ pub(super) const OPERATORS: &[(&str, Write)] = &[
     ("LayerNormalization", layer_normalization),
     ("LogSoftmax", |l, c| softmax(l, c, true)),
     ("MatMul", matmul),
-    ("ReduceMean", |l, c| reduce(l, c, true)),
-    ("ReduceSum", |l, c| reduce(l, c, false)),
     ("Softmax", |l, c| softmax(l, c, false)),
 ];
 
@@ -111,8 +108,8 @@ fn product(
         ))
     })?;
     let count: usize = whole.iter().product();
-    let a = repeated(lowering, call, a, [&whole[..], &[m, k]].concat())?;
-    let b = repeated(lowering, call, b, [&whole[..], &[k, n]].concat())?;
+    let a = lowering.repeated(call, a, [&whole[..], &[m, k]].concat())?;
+    let b = lowering.repeated(call, b, [&whole[..], &[k, n]].concat())?;
     let filters = lowering.reshaped(call, a, &[count * m, k, 1, 1])?;
     let image = lowering.reshaped(call, b, &[1, count * k, 1, n])?;
     let op = Conv2d::new(Window::new([1, 1]), count);
@@ -138,19 +135,6 @@ fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
         _ => None,
     });
     axes.collect()
-}
-
-/// A value broadcast to `dims`.
-fn repeated(lowering: &mut Lowering, call: &Call<'_>, x: Value, dims: Vec<usize>) -> Result<Value> {
-    if lowering.shape(x).dims() == dims {
-        return Ok(x);
-    }
-    let zeros = Fill {
-        shape: Shape::new(dims),
-        value: 0.0,
-    };
-    let zeros = lowering.op(call, zeros, &[])?;
-    lowering.binary(call, BinaryOp::Add, zeros, x)
 }
 
 /// [N, C, ..] as images [N, C, rows, columns].
@@ -198,7 +182,12 @@ fn batch_normalization(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<I
 }
 
 /// The mean over axes, which keep extent 1.
-fn mean_over(lowering: &mut Lowering, call: &Call<'_>, x: Value, axes: &[usize]) -> Result<Value> {
+pub(super) fn mean_over(
+    lowering: &mut Lowering,
+    call: &Call<'_>,
+    x: Value,
+    axes: &[usize],
+) -> Result<Value> {
     let mut dims = lowering.shape(x).dims().to_vec();
     // Over the images of channels it is the pool that layers have.
     if dims.len() == 4 && axes == [2, 3] {
@@ -301,7 +290,7 @@ fn group_normalization(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<I
         if lowering.shape(value).len() == groups && groups != dims[1] {
             let each = dims[1] / groups;
             let column = lowering.reshaped(call, value, &[groups, 1])?;
-            let all = repeated(lowering, call, column, vec![groups, each])?;
+            let all = lowering.repeated(call, column, vec![groups, each])?;
             value = lowering.reshaped(call, all, &[dims[1]])?;
         }
         let mut place = vec![1; dims.len() - 1];
@@ -310,37 +299,6 @@ fn group_normalization(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<I
         y = lowering.binary(call, op, y, value)?;
     }
     Ok(vec![Item::float(y)])
-}
-
-fn reduce(lowering: &mut Lowering, call: &Call<'_>, mean: bool) -> Result<Vec<Item>> {
-    let x = call.float(lowering, 0)?;
-    let dims = lowering.shape(x).dims().to_vec();
-    let stated = call.attribute_or_input("axes", 1)?.unwrap_or_default();
-    let axes = match stated.as_slice() {
-        [] if call.flag("noop_with_empty_axes")? => return Ok(vec![Item::float(x)]),
-        [] => (0..dims.len()).collect(),
-        stated => call.axes(stated, dims.len())?,
-    };
-    let mut kept = dims.clone();
-    axes.iter().for_each(|a| kept[*a] = 1);
-    let y = match mean {
-        true => mean_over(lowering, call, x, &axes)?,
-        false => lowering.op(
-            call,
-            SumTo {
-                shape: Shape::new(kept),
-            },
-            &[x],
-        )?,
-    };
-    if call.int("keepdims", 1)? != 0 {
-        return Ok(vec![Item::float(y)]);
-    }
-    let rest = (0..dims.len())
-        .filter(|a| !axes.contains(a))
-        .map(|a| dims[a]);
-    let rest: Vec<usize> = rest.collect();
-    Ok(vec![Item::float(lowering.reshaped(call, y, &rest)?)])
 }
 
 fn softmax(lowering: &mut Lowering, call: &Call<'_>, log: bool) -> Result<Vec<Item>> {

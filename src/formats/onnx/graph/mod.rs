@@ -4,24 +4,32 @@
 //! alone, and all arithmetic of integers, is computed on the host, exactly; so the chains of
 //! `Shape`, `Gather` and `Concat` that exporters write vanish. Floats are computed on the
 //! device.
+//!
+//! On the device everything is f32: truth values are 0 and 1, and integers those that f32
+//! holds exactly. There they are only moved and compared. What computes with integers that
+//! come from the device, or needs one of its values as a shape or an index, has it read back
+//! first: see [`fetch`].
 
 mod call;
 mod elementwise;
+mod fetch;
 mod host;
 mod linear;
 mod loss;
 mod optimizer;
+mod reduce;
 mod shape;
 mod window;
 
 use super::read::{File, Node};
 use super::tensor::{Element, Tensor, count};
 use crate::error::{Error, Result};
-use crate::graph::Graph;
+use crate::graph::{Backend, Graph};
 use crate::ops::{Array, Builder, Op, Step, Value};
 use crate::tensor::{Shape, TensorType};
 use call::Call;
-use std::collections::{BTreeMap, HashMap};
+pub use fetch::run_once;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 /// What an input of a graph is bound to.
@@ -51,10 +59,26 @@ pub enum Computed {
     },
 }
 
+impl Computed {
+    /// The tensor, where the device's part of it has been read.
+    pub fn tensor(&self, read: impl FnOnce() -> Result<Array>) -> Result<Tensor> {
+        match self {
+            Self::Host(tensor) => Ok((**tensor).clone()),
+            Self::Device(_, element) => Ok(fetch::as_tensor(&read()?, *element)),
+            Self::Indices {
+                input,
+                columns_first,
+                ..
+            } => Ok(fetch::counted(&read()?, input, *columns_first)),
+        }
+    }
+}
+
 /// A graph in our ops.
 #[derive(Debug)]
 pub struct Lowered {
-    /// The ops. Its states are the constants and the inputs bound to [`Given::Floats`].
+    /// The ops. Its states are the constants, the inputs bound to [`Given::Floats`], and what
+    /// the backend holds from parts that were run before.
     pub graph: Graph,
     /// The constants' content, by state.
     pub constants: BTreeMap<String, Array>,
@@ -87,6 +111,58 @@ impl Item {
     fn float(value: Value) -> Self {
         Self::Device(value, Element::F32)
     }
+
+    /// A tensor computed on the host.
+    fn on_host(name: &str, tensor: Tensor) -> Self {
+        Self::Host {
+            name: name.into(),
+            tensor: Rc::new(tensor),
+            given: false,
+        }
+    }
+
+    /// A node's output of no elements.
+    fn empty(call: &Call<'_>, output: usize, dims: Vec<usize>, element: Element) -> Self {
+        let tensor = match element {
+            Element::F32 => Tensor::floats(dims, Vec::new()),
+            _ => Tensor::integers(dims, element, Vec::new()),
+        };
+        let name = call.node.outputs.get(output);
+        Self::on_host(name.map_or("", String::as_str), tensor)
+    }
+
+    /// Where it is on the device, if it is there.
+    fn device(&self) -> Option<Value> {
+        match self {
+            Self::Host { .. } => None,
+            Self::Device(value, _) | Self::Indices { value, .. } => Some(*value),
+        }
+    }
+
+    /// The element type in the file.
+    fn element(&self) -> Element {
+        match self {
+            Self::Host { tensor, .. } => tensor.element,
+            Self::Device(_, element) => *element,
+            Self::Indices { .. } => Element::I64,
+        }
+    }
+
+    fn computed(self) -> Computed {
+        match self {
+            Self::Host { tensor, .. } => Computed::Host(tensor),
+            Self::Device(value, element) => Computed::Device(value, element),
+            Self::Indices {
+                value,
+                input,
+                columns_first,
+            } => Computed::Indices {
+                value,
+                input,
+                columns_first,
+            },
+        }
+    }
 }
 
 /// Writes an operator into the graph.
@@ -98,6 +174,7 @@ fn device_operators() -> impl Iterator<Item = &'static (&'static str, Write)> {
         elementwise::OPERATORS,
         linear::OPERATORS,
         loss::OPERATORS,
+        reduce::OPERATORS,
         shape::OPERATORS,
         window::OPERATORS,
     ]
@@ -119,9 +196,7 @@ fn writer(node: &Node) -> Option<Write> {
 /// The names of all operators that are read, ONNX's own domain's alone.
 pub fn operators() -> Vec<&'static str> {
     let device = device_operators().map(|(name, _)| *name);
-    let mut names: Vec<_> = device
-        .chain(host::OPERATORS.iter().map(|(n, _)| *n))
-        .collect();
+    let mut names: Vec<_> = device.chain(host::operators()).collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -133,7 +208,7 @@ pub fn operators() -> Vec<&'static str> {
 /// One error that names every node without one.
 pub fn check_operators(file: &File) -> Result<()> {
     let known = |node: &&Node| {
-        let host = node.domain.is_empty() && host::knows(&node.operator);
+        let host = node.domain.is_empty() && host::operators().any(|n| n == node.operator);
         host || writer(node).is_some()
     };
     let unknown: Vec<String> = file
@@ -154,43 +229,27 @@ pub fn check_operators(file: &File) -> Result<()> {
 
 /// Writes the graph of a file in our ops.
 ///
+/// With a backend, parts of the graph are run on it where a node needs on the host what the
+/// device computes; without one such nodes are refused.
+///
 /// # Errors
 /// If an input has no binding or another type than declared, or a node cannot be written;
-/// the message names it.
-pub fn lower(file: &File, given: &HashMap<String, Given>) -> Result<Lowered> {
+/// the message names it. Or if the backend fails.
+pub fn lower(
+    file: &File,
+    given: &HashMap<String, Given>,
+    mut backend: Option<&mut dyn Backend>,
+) -> Result<Lowered> {
     check_operators(file)?;
-    let mut lowering = Lowering {
-        opset: file.opset,
-        graph: Graph::new(),
-        constants: BTreeMap::new(),
-        states: HashMap::new(),
-        rate: None,
-        corrections: None,
-    };
-    let mut items: HashMap<&str, Item> = HashMap::new();
-    for input in &file.inputs {
-        let found = given.get(&input.name).ok_or_else(|| {
-            Error::Usage(format!(
-                "the model's input {:?} is given nothing",
-                input.name
-            ))
-        })?;
-        let item = lowering.bind(&input.name, found)?;
-        items.insert(&input.name, item);
-    }
-    for (name, tensor) in &file.constants {
-        let tensor = Rc::new(tensor.clone());
-        let (name, item) = (name.as_str(), name.clone());
-        items.insert(
-            name,
-            Item::Host {
-                name: item,
-                tensor,
-                given: false,
-            },
-        );
-    }
-    for node in &file.nodes {
+    let mut lowering = Lowering::new(file.opset);
+    let mut items = lowering.bound(file, given)?;
+    let last = last_uses(file);
+    for (place, node) in file.nodes.iter().enumerate() {
+        let wanted = fetch::wanted(node, &items);
+        if let (false, Some(backend)) = (wanted.is_empty(), backend.as_deref_mut()) {
+            items.retain(|name, _| last.get(name).is_some_and(|last| *last >= place));
+            fetch::fetch(&mut lowering, &mut items, &wanted, backend)?;
+        }
         let outputs = lowering.node(node, &items)?;
         let names = node.outputs.iter().map(String::as_str);
         items.extend(names.zip(outputs).filter(|(name, _)| !name.is_empty()));
@@ -201,32 +260,25 @@ pub fn lower(file: &File, given: &HashMap<String, Given>) -> Result<Lowered> {
             let problem = format!("its output {:?} is computed by no node", output.name);
             Error::model(&file.name, problem)
         })?;
-        let computed = match item {
-            Item::Host { tensor, .. } => Computed::Host(tensor),
-            Item::Device(value, element) => Computed::Device(value, element),
-            Item::Indices {
-                value,
-                input,
-                columns_first,
-            } => Computed::Indices {
-                value,
-                input,
-                columns_first,
-            },
-        };
-        Ok((output.name.clone(), computed))
+        Ok((output.name.clone(), item.computed()))
     });
-    let mut step = Step::default();
-    step.learning_rate = lowering.rate.unwrap_or(step.learning_rate);
-    (step.correction1, step.correction2) = lowering
-        .corrections
-        .unwrap_or((step.correction1, step.correction2));
     Ok(Lowered {
         outputs: outputs.collect::<Result<_>>()?,
+        step: lowering.step(),
         graph: lowering.graph,
         constants: lowering.constants,
-        step,
     })
+}
+
+/// The last node that reads a value, by the value's name; the outputs are read at the end.
+fn last_uses(file: &File) -> HashMap<&str, usize> {
+    let nodes = file.nodes.iter().enumerate();
+    let reads = nodes.flat_map(|(place, node)| node.inputs.iter().map(move |n| (n, place)));
+    let outputs = file.outputs.iter().map(|o| (&o.name, usize::MAX));
+    reads
+        .chain(outputs)
+        .map(|(name, place)| (name.as_str(), place))
+        .collect()
 }
 
 /// A graph under construction.
@@ -234,6 +286,8 @@ struct Lowering {
     opset: i64,
     graph: Graph,
     constants: BTreeMap<String, Array>,
+    /// Names of all states that were ever made.
+    names: HashSet<String>,
     /// States of tensors that are needed on the device, by the tensors' addresses; the
     /// tensors are kept, so that no address is used twice.
     states: HashMap<*const Tensor, (Rc<Tensor>, Value)>,
@@ -244,6 +298,48 @@ struct Lowering {
 }
 
 impl Lowering {
+    fn new(opset: i64) -> Self {
+        Self {
+            opset,
+            graph: Graph::new(),
+            constants: BTreeMap::new(),
+            names: HashSet::new(),
+            states: HashMap::new(),
+            rate: None,
+            corrections: None,
+        }
+    }
+
+    /// The inputs and constants of a file.
+    fn bound<'f>(
+        &mut self,
+        file: &'f File,
+        given: &HashMap<String, Given>,
+    ) -> Result<HashMap<&'f str, Item>> {
+        let mut items = HashMap::new();
+        for input in &file.inputs {
+            let found = given.get(&input.name).ok_or_else(|| {
+                let problem = format!("the model's input {:?} is given nothing", input.name);
+                Error::Usage(problem)
+            })?;
+            items.insert(input.name.as_str(), self.bind(&input.name, found)?);
+        }
+        for (name, tensor) in &file.constants {
+            items.insert(name, Item::on_host(name, tensor.clone()));
+        }
+        Ok(items)
+    }
+
+    /// What the optimizers of the graph take from a step.
+    fn step(&self) -> Step {
+        let mut step = Step::default();
+        step.learning_rate = self.rate.unwrap_or(step.learning_rate);
+        (step.correction1, step.correction2) = self
+            .corrections
+            .unwrap_or((step.correction1, step.correction2));
+        step
+    }
+
     fn bind(&mut self, name: &str, given: &Given) -> Result<Item> {
         Ok(match given {
             Given::Tensor(tensor) => Item::Host {
@@ -253,6 +349,7 @@ impl Lowering {
             },
             Given::Floats(shape) => {
                 check_count(name, shape.dims())?;
+                self.names.insert(name.into());
                 Item::float(self.graph.state(name, TensorType::f32(shape.clone())))
             }
         })
@@ -327,13 +424,18 @@ impl Lowering {
 
     /// A new state with this content, named after `name`.
     fn constant(&mut self, name: &str, array: Array) -> Value {
-        let numbered = (2..).map(|n| format!("{name}#{n}"));
-        let mut names = std::iter::once(name.to_owned()).chain(numbered);
-        let free = names.find(|n| !self.constants.contains_key(n));
-        let state = free.expect("numbers do not end");
+        let state = self.free_name(name);
         let value = self.graph.state(&state, array.ty().clone());
         self.constants.insert(state, array);
         value
+    }
+
+    /// The name of a new state, after `name`.
+    fn free_name(&mut self, name: &str) -> String {
+        let numbered = (2..).map(|n| format!("{name}#{n}"));
+        let mut names = std::iter::once(name.to_owned()).chain(numbered);
+        let free = names.find(|n| self.names.insert(n.clone()));
+        free.expect("numbers do not end")
     }
 
     /// A float constant made here.

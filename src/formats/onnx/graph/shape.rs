@@ -3,24 +3,30 @@
 use super::call::Call;
 use super::{Item, Lowering, Write};
 use crate::error::Result;
-use crate::ops::Value;
 use crate::ops::binary::BinaryOp;
 use crate::ops::concat::Concat;
 use crate::ops::fill::Fill;
+use crate::ops::gather::Gather;
 use crate::ops::pad::{Pad, Slice};
 use crate::ops::reshape::Reshape;
+use crate::ops::select::Select;
 use crate::ops::transpose::Transpose;
-use crate::tensor::Shape;
+use crate::ops::{Array, Value};
+use crate::tensor::{Shape, TensorType};
 
 pub(super) const OPERATORS: &[(&str, Write)] = &[
     ("Concat", concat),
+    ("DepthToSpace", depth_to_space),
     ("Expand", expand),
     ("Flatten", flatten),
+    ("Gather", gather),
     ("Pad", pad),
     ("Reshape", reshape),
     ("Slice", slice),
+    ("SpaceToDepth", space_to_depth),
     ("Split", split),
     ("Squeeze", squeeze),
+    ("Tile", tile),
     ("Transpose", transpose),
     ("Unsqueeze", unsqueeze),
 ];
@@ -145,68 +151,162 @@ pub(super) fn order(call: &Call<'_>, rank: usize) -> Result<Vec<usize>> {
     }
 }
 
+impl Lowering {
+    /// The axes of a value in another order.
+    fn transposed(&mut self, call: &Call<'_>, x: Value, order: Vec<usize>) -> Result<Value> {
+        let dims = self.shape(x).dims().to_vec();
+        let y: Vec<usize> = order.iter().map(|a| dims[*a]).collect();
+        // Where only extents of 1 move, nothing does.
+        let long = |axes: &mut dyn Iterator<Item = usize>| -> Vec<usize> {
+            axes.filter(|a| dims[*a] > 1).collect()
+        };
+        match long(&mut order.iter().copied()) == long(&mut (0..dims.len())) {
+            true => self.reshaped(call, x, &y),
+            false => self.op(call, Transpose { order }, &[x]),
+        }
+    }
+
+    /// Places picked along an axis; one that is not there gives 0.
+    fn picked(
+        &mut self,
+        call: &Call<'_>,
+        x: Value,
+        axis: usize,
+        places: &[Option<usize>],
+    ) -> Result<Value> {
+        let index = |place: &Option<usize>| place.map_or(u32::MAX, |p| p as u32);
+        let indices = places.iter().map(index).collect();
+        let indices = Array::index(TensorType::u32([places.len()]), indices);
+        let name = format!("{}/indices", call.node.name);
+        let indices = self.constant(&name, indices);
+        self.op(call, Gather { axis }, &[x, indices])
+    }
+
+    /// A value broadcast to these extents.
+    pub(super) fn repeated(
+        &mut self,
+        call: &Call<'_>,
+        x: Value,
+        dims: Vec<usize>,
+    ) -> Result<Value> {
+        if self.shape(x).dims() == dims {
+            return Ok(x);
+        }
+        let zeros = Fill {
+            shape: Shape::new(dims),
+            value: 0.0,
+        };
+        let zeros = self.op(call, zeros, &[])?;
+        self.binary(call, BinaryOp::Add, zeros, x)
+    }
+}
+
 fn transpose(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
-    let x = call.float(lowering, 0)?;
-    let dims = lowering.shape(x).dims().to_vec();
-    let order = order(call, dims.len())?;
-    let y: Vec<usize> = order.iter().map(|a| dims[*a]).collect();
-    // Where only extents of 1 move, nothing does.
-    let long = |axes: &mut dyn Iterator<Item = usize>| -> Vec<usize> {
-        axes.filter(|a| dims[*a] > 1).collect()
-    };
-    let value = match long(&mut order.iter().copied()) == long(&mut (0..dims.len())) {
-        true => lowering.reshaped(call, x, &y)?,
-        false => lowering.op(call, Transpose { order }, &[x])?,
-    };
-    Ok(vec![Item::float(value)])
+    let (x, element) = call.number(lowering, 0)?;
+    let order = order(call, lowering.shape(x).rank())?;
+    let y = lowering.transposed(call, x, order)?;
+    Ok(vec![Item::Device(y, element)])
 }
 
 fn concat(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
-    let values = (0..call.inputs.len()).map(|i| call.float(lowering, i));
-    let values = values.collect::<Result<Vec<_>>>()?;
-    let rank = values.first().map_or(0, |v| lowering.shape(*v).rank());
+    let element = call.input(0)?.element();
+    let rank = lowering.dims(call.input(0)?).len();
     let axis = call.axis(call.int("axis", 1)?, rank)?;
-    Ok(vec![Item::float(lowering.op(
-        call,
-        Concat { axis },
-        &values,
-    )?)])
+    let mut values = Vec::new();
+    for i in 0..call.inputs.len() {
+        // What has no elements adds none.
+        if lowering.dims(call.input(i)?).get(axis) == Some(&0) {
+            continue;
+        }
+        let (value, own) = call.number(lowering, i)?;
+        if own != element {
+            return Err(call.error(format!(
+                "expected one element type, found {element:?} and {own:?}"
+            )));
+        }
+        values.push(value);
+    }
+    let y = lowering.op(call, Concat { axis }, &values)?;
+    Ok(vec![Item::Device(y, element)])
 }
 
 fn expand(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
-    let x = call.float(lowering, 0)?;
+    let (x, element) = call.number(lowering, 0)?;
     let asked = call.integers(1)?.unwrap_or_default();
     let dims = asked.iter().map(|d| usize::try_from(*d).ok());
     let dims = dims.collect::<Option<Vec<_>>>();
     let dims = dims.ok_or_else(|| call.error(format!("cannot expand to {asked:?}")))?;
+    if super::count(&dims) == Some(0) {
+        return Ok(vec![Item::empty(call, 0, dims, element)]);
+    }
     super::check_count(&call.node.label(), &dims)?;
-    let zeros = Fill {
-        shape: Shape::new(dims),
-        value: 0.0,
-    };
-    let zeros = lowering.op(call, zeros, &[])?;
-    Ok(vec![Item::float(lowering.binary(
-        call,
-        BinaryOp::Add,
-        x,
-        zeros,
-    )?)])
+    let y = lowering.repeated(call, x, dims)?;
+    Ok(vec![Item::Device(y, element)])
 }
 
-/// Padding by a constant: the pads of all axes, those before, then those after.
-fn pad(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
-    let x = call.float(lowering, 0)?;
-    let rank = lowering.shape(x).rank();
-    let mode = call.text("mode", "constant")?;
-    if mode != "constant" {
-        return Err(call.error(format!("mode {mode:?} is not built; expected \"constant\"")));
+/// The places that `Gather` picks along its axis.
+pub(super) fn gathered(call: &Call<'_>, dims: &[usize]) -> Result<(usize, Vec<usize>)> {
+    let axis = call.axis(call.int("axis", 0)?, dims.len())?;
+    let indices = call.integers(1)?.unwrap_or_default();
+    let places = indices.iter().map(|i| call.axis(*i, dims[axis]));
+    Ok((axis, places.collect::<Result<_>>()?))
+}
+
+fn gather(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
+    let (x, element) = call.number(lowering, 0)?;
+    let dims = lowering.shape(x).dims().to_vec();
+    let (axis, places) = gathered(call, &dims)?;
+    let indices = &call.known(1)?.dims;
+    let target = [&dims[..axis], indices, &dims[axis + 1..]].concat();
+    if places.is_empty() {
+        return Ok(vec![Item::empty(call, 0, target, element)]);
     }
+    let places: Vec<_> = places.into_iter().map(Some).collect();
+    let y = lowering.picked(call, x, axis, &places)?;
+    let y = lowering.reshaped(call, y, &target)?;
+    Ok(vec![Item::Device(y, element)])
+}
+
+/// How often `Tile` repeats each axis.
+pub(super) fn repeats(call: &Call<'_>, rank: usize) -> Result<Vec<usize>> {
+    let stated = call.integers(1)?.unwrap_or_default();
+    let found = stated.iter().map(|n| usize::try_from(*n).ok());
+    let found = found.collect::<Option<Vec<_>>>();
+    let found = found.filter(|found| found.len() == rank);
+    found.ok_or_else(|| {
+        call.error(format!(
+            "expected {rank} repeats of at least 0, found {stated:?}"
+        ))
+    })
+}
+
+fn tile(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
+    let (x, element) = call.number(lowering, 0)?;
+    let dims = lowering.shape(x).dims().to_vec();
+    let repeats = repeats(call, dims.len())?;
+    let pairs = dims.iter().zip(&repeats);
+    let target: Vec<usize> = pairs.clone().map(|(d, n)| d.saturating_mul(*n)).collect();
+    if super::count(&target) == Some(0) {
+        return Ok(vec![Item::empty(call, 0, target, element)]);
+    }
+    super::check_count(&call.node.label(), &target)?;
+    let mut y = x;
+    for (axis, (extent, _)) in pairs.enumerate().filter(|(_, (_, n))| **n > 1) {
+        let places: Vec<_> = (0..target[axis]).map(|i| Some(i % extent)).collect();
+        y = lowering.picked(call, y, axis, &places)?;
+    }
+    Ok(vec![Item::Device(y, element)])
+}
+
+/// Padding before and after, for each axis that `Pad` names.
+fn pads(call: &Call<'_>, rank: usize) -> Result<Vec<(usize, [usize; 2])>> {
     let stated = call.attribute_or_input("pads", 1)?.unwrap_or_default();
-    let axes = match call.integers(3)? {
+    let axes: Vec<usize> = match call.integers(3)? {
         None => (0..rank).collect(),
         Some(axes) => {
+            call.axes(&axes, rank)?;
             let found = axes.iter().map(|a| call.axis(*a, rank));
-            found.collect::<Result<Vec<_>>>()?
+            found.collect::<Result<_>>()?
         }
     };
     let fits = |p: &i64| (0..=1 << 20).contains(p);
@@ -216,30 +316,131 @@ fn pad(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
             2 * axes.len()
         )));
     }
+    let sides = |i: usize| [stated[i] as usize, stated[axes.len() + i] as usize];
+    let pads = axes.iter().enumerate();
+    Ok(pads.map(|(i, axis)| (*axis, sides(i))).collect())
+}
+
+/// For each axis that is padded where its elements come from: `None` for the constant.
+pub(super) fn pad_places(
+    call: &Call<'_>,
+    dims: &[usize],
+) -> Result<Vec<(usize, Vec<Option<usize>>)>> {
+    let mode = call.text("mode", "constant")?;
+    let place = |at: i64, extent: i64| match mode.as_str() {
+        "edge" => at.clamp(0, extent - 1),
+        "wrap" => at.rem_euclid(extent),
+        "reflect" => {
+            // Back and forth, without saying an end twice.
+            let period = 2 * (extent - 1).max(1);
+            let at = at.rem_euclid(period);
+            at.min(period - at).min(extent - 1)
+        }
+        _ => at,
+    };
+    if !matches!(mode.as_str(), "constant" | "edge" | "reflect" | "wrap") {
+        return Err(call.error(format!(
+            "mode {mode:?}: expected constant, edge, reflect or wrap"
+        )));
+    }
+    let mut padded = Vec::new();
+    for (axis, [before, after]) in pads(call, dims.len())? {
+        let extent = dims[axis] as i64;
+        if extent == 0 && mode != "constant" {
+            return Err(call.error(format!("axis {axis} of {dims:?} has nothing to repeat")));
+        }
+        let places = -(before as i64)..extent + after as i64;
+        let places = places.map(|at| {
+            let place = usize::try_from(place(at, extent)).ok();
+            place.filter(|p| *p < dims[axis])
+        });
+        if before + after > 0 {
+            padded.push((axis, places.collect()));
+        }
+    }
+    Ok(padded)
+}
+
+fn pad(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
+    let (x, element) = call.number(lowering, 0)?;
+    if call.text("mode", "constant")? == "constant" {
+        let y = padded(lowering, call, x)?;
+        return Ok(vec![Item::Device(y, element)]);
+    }
+    let mut y = x;
+    for (axis, places) in pad_places(call, lowering.shape(x).dims())? {
+        y = lowering.picked(call, y, axis, &places)?;
+    }
+    Ok(vec![Item::Device(y, element)])
+}
+
+/// Padding by a constant.
+fn padded(lowering: &mut Lowering, call: &Call<'_>, x: Value) -> Result<Value> {
+    let rank = lowering.shape(x).rank();
     let (mut before, mut after) = (vec![0; rank], vec![0; rank]);
-    for (i, axis) in axes.iter().enumerate() {
-        before[*axis] = stated[i] as usize;
-        after[*axis] = stated[axes.len() + i] as usize;
+    for (axis, sides) in pads(call, rank)? {
+        [before[axis], after[axis]] = sides;
     }
     let value = match call.optional(2) {
         Some(_) => call.scalar(2)?.unwrap_or(0.0),
         None => call.number_attribute("value", 0.0)?,
     };
     let op = Pad { before, after };
-    let mut y = lowering.op(call, op.clone(), &[x])?;
-    if value != 0.0 {
-        // The constant where the padding is: value - value * 1 inside.
-        let ones = Fill {
-            shape: lowering.shape(x),
-            value: 1.0,
-        };
-        let ones = lowering.op(call, ones, &[])?;
-        let inside = lowering.op(call, op, &[ones])?;
-        let inside = lowering.with_number(call, BinaryOp::Mul, inside, -value)?;
-        let border = lowering.with_number(call, BinaryOp::Add, inside, value)?;
-        y = lowering.binary(call, BinaryOp::Add, y, border)?;
+    let y = lowering.op(call, op.clone(), &[x])?;
+    if value == 0.0 {
+        return Ok(y);
     }
-    Ok(vec![Item::float(y)])
+    // The constant where the padding is: value - value * 1 inside.
+    let ones = Fill {
+        shape: lowering.shape(x),
+        value: 1.0,
+    };
+    let ones = lowering.op(call, ones, &[])?;
+    let inside = lowering.op(call, op, &[ones])?;
+    let value = lowering.number(call, value);
+    lowering.op(call, Select, &[inside, y, value])
+}
+
+/// Extents [N, C, H, W] and the block of `DepthToSpace` and `SpaceToDepth`.
+fn blocks(call: &Call<'_>, lowering: &Lowering, x: Value) -> Result<([usize; 4], usize)> {
+    let dims = lowering.shape(x).dims().to_vec();
+    let block = usize::try_from(call.int("blocksize", 0)?).unwrap_or(0);
+    match <[usize; 4]>::try_from(dims.as_slice()) {
+        Ok(dims) if block > 0 => Ok((dims, block)),
+        _ => Err(call.error(format!(
+            "expected [N, C, H, W] and blocks, found {dims:?} and {block}"
+        ))),
+    }
+}
+
+fn depth_to_space(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
+    let (x, element) = call.number(lowering, 0)?;
+    let ([n, c, h, w], block) = blocks(call, lowering, x)?;
+    let depth = c / (block * block);
+    let (split, order) = match call.text("mode", "DCR")?.as_str() {
+        "CRD" => ([n, depth, block, block, h, w], [0, 1, 4, 2, 5, 3]),
+        _ => ([n, block, block, depth, h, w], [0, 3, 4, 1, 5, 2]),
+    };
+    if depth * block * block != c {
+        return Err(call.error(format!("{c} channels make no blocks of {block}")));
+    }
+    let x = lowering.reshaped(call, x, &split)?;
+    let y = lowering.transposed(call, x, order.into())?;
+    let y = lowering.reshaped(call, y, &[n, depth, h * block, w * block])?;
+    Ok(vec![Item::Device(y, element)])
+}
+
+fn space_to_depth(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
+    let (x, element) = call.number(lowering, 0)?;
+    let ([n, c, h, w], block) = blocks(call, lowering, x)?;
+    if h % block != 0 || w % block != 0 {
+        return Err(call.error(format!("{h} x {w} make no blocks of {block}")));
+    }
+    let (rows, columns) = (h / block, w / block);
+    let x = lowering.reshaped(call, x, &[n, c, rows, block, columns, block])?;
+    let y = lowering.transposed(call, x, vec![0, 3, 5, 1, 2, 4])?;
+    let y = lowering.reshaped(call, y, &[n, c * block * block, rows, columns])?;
+    Ok(vec![Item::Device(y, element)])
 }
 
 /// Starts, steps and extents that `Slice` asks for, axis by axis.
@@ -287,25 +488,38 @@ pub(super) fn slice_parts(call: &Call<'_>, dims: &[usize]) -> Result<Vec<(i64, i
 }
 
 fn slice(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
-    let x = call.float(lowering, 0)?;
+    let (x, element) = call.number(lowering, 0)?;
     let dims = lowering.shape(x).dims().to_vec();
     let parts = slice_parts(call, &dims)?;
-    if parts
-        .iter()
-        .any(|(_, step, count)| *step != 1 && *count > 1)
-    {
-        return Err(call.error("steps other than 1 are not built"));
+    let target: Vec<usize> = parts.iter().map(|(.., count)| *count).collect();
+    if target.contains(&0) {
+        return Ok(vec![Item::empty(call, 0, target, element)]);
     }
-    let op = Slice {
-        starts: parts.iter().map(|(start, ..)| *start as usize).collect(),
-        shape: Shape::new(parts.iter().map(|(.., count)| *count).collect::<Vec<_>>()),
-    };
-    Ok(vec![Item::float(lowering.op(call, op, &[x])?)])
+    let stepped = |(_, step, count): &(i64, i64, usize)| *step != 1 && *count > 1;
+    // Axes with steps stay whole at first.
+    let cut = parts.iter().zip(&dims).map(|(part, extent)| {
+        if stepped(part) {
+            (0, *extent)
+        } else {
+            (part.0 as usize, part.2)
+        }
+    });
+    let (starts, shape): (Vec<_>, Vec<_>) = cut.unzip();
+    let shape = Shape::new(shape);
+    let mut y = x;
+    if shape.dims() != dims {
+        y = lowering.op(call, Slice { starts, shape }, &[x])?;
+    }
+    for (axis, (start, step, count)) in parts.iter().enumerate().filter(|(_, p)| stepped(p)) {
+        let places = (0..*count as i64).map(|i| usize::try_from(start + i * step).ok());
+        let places: Vec<_> = places.collect();
+        y = lowering.picked(call, y, axis, &places)?;
+    }
+    Ok(vec![Item::Device(y, element)])
 }
 
-fn split(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
-    let x = call.float(lowering, 0)?;
-    let dims = lowering.shape(x).dims().to_vec();
+/// The axis that `Split` divides, and the extents of the parts.
+pub(super) fn split_sizes(call: &Call<'_>, dims: &[usize]) -> Result<(usize, Vec<usize>)> {
     let axis = call.axis(call.int("axis", 0)?, dims.len())?;
     let count = call.node.outputs.len();
     let sizes = match call.attribute_or_input("split", 1)? {
@@ -317,22 +531,38 @@ fn split(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
             (0..count).map(part).collect()
         }
     };
+    let found = sizes.iter().map(|size| usize::try_from(*size).ok());
+    let found = found.collect::<Option<Vec<_>>>();
+    let total = |sizes: &Vec<usize>| sizes.iter().fold(0usize, |n, s| n.saturating_add(*s));
+    let found = found.filter(|sizes| total(sizes) == dims[axis]);
+    let found = found.ok_or_else(|| {
+        call.error(format!(
+            "parts of {sizes:?} do not make {} along axis {axis}",
+            dims[axis]
+        ))
+    })?;
+    Ok((axis, found))
+}
+
+fn split(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
+    let (x, element) = call.number(lowering, 0)?;
+    let dims = lowering.shape(x).dims().to_vec();
+    let (axis, sizes) = split_sizes(call, &dims)?;
     let mut outputs = Vec::new();
     let mut start = 0usize;
-    for size in sizes {
+    for (i, size) in sizes.into_iter().enumerate() {
         let mut part = dims.clone();
-        let left = dims[axis] - start;
-        let fits = usize::try_from(size).ok().filter(|s| *s <= left);
-        part[axis] = fits.ok_or_else(|| call.error("the parts are more than the whole"))?;
+        part[axis] = size;
+        if size == 0 {
+            outputs.push(Item::empty(call, i, part, element));
+            continue;
+        }
         let mut starts = vec![0; dims.len()];
         starts[axis] = start;
-        start += part[axis];
+        start += size;
         let shape = Shape::new(part);
-        outputs.push(Item::float(lowering.op(
-            call,
-            Slice { starts, shape },
-            &[x],
-        )?));
+        let value = lowering.op(call, Slice { starts, shape }, &[x])?;
+        outputs.push(Item::Device(value, element));
     }
     Ok(outputs)
 }

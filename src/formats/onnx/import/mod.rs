@@ -67,7 +67,7 @@ pub fn import(file: &File, name: &str, normalization: Option<Normalization>) -> 
     }
     let shape = Shape::from([batch.unwrap_or(BATCH), a, b, c]);
     let given = HashMap::from([(input.name.clone(), Given::Floats(shape))]);
-    let lowered = lower(file, &given)?;
+    let lowered = lower(file, &given, None)?;
     let Some((_, Computed::Device(output, Element::F32))) = lowered.outputs.first() else {
         return Err(fail("its output does not depend on its input".into()));
     };
