@@ -46,7 +46,8 @@ type Outcome<T = ()> = Result<T, String>;
 
 /// The devices to launch for: each kernel family without subgroups, and with lanes as
 /// SwiftShader (4), lavapipe (8 with AVX), Intel (16), NVIDIA and Apple (32) and older
-/// AMD devices (64) have them.
+/// AMD devices (64) have them; and GPUs with matrix units, as newer lavapipes (8 lanes,
+/// matrices of 8) and NVIDIA (32 and 16) have them.
 fn profiles() -> Vec<Profile> {
     let sizes = [None, Some(4), Some(8), Some(16), Some(32), Some(64)];
     let kinds = [ProfileKind::CpuLike, ProfileKind::Gpu];
@@ -54,10 +55,28 @@ fn profiles() -> Vec<Profile> {
         subgroup_size,
         ..Profile::minimal(kind)
     };
-    kinds
-        .iter()
-        .flat_map(|kind| sizes.map(|size| with(*kind, size)))
+    let plain = kinds.iter();
+    let plain = plain.flat_map(|kind| sizes.map(|size| with(*kind, size)));
+    plain
+        .chain([(8, 8), (32, 16)].map(|(lanes, size)| with_matrices(lanes, size)))
         .collect()
+}
+
+/// A GPU with units for matrices of that size, whose tensors are kept in half precision.
+fn with_matrices(lanes: u32, size: u32) -> Profile {
+    Profile {
+        subgroup_size: Some(lanes),
+        matrix: Some(size),
+        half: Half::Native,
+        ..Profile::minimal(ProfileKind::Gpu)
+    }
+}
+
+/// Which inputs of an op are taken to be in half precision: all floats, where that makes a
+/// difference to the launch.
+fn halves(profile: &Profile, inputs: &[TensorType]) -> Vec<bool> {
+    let is_half = |ty: &TensorType| profile.matrix.is_some() && ty.dtype == DType::F32;
+    inputs.iter().map(is_half).collect()
 }
 
 /// Parses and validates; the error shows the place in the text.
@@ -87,6 +106,8 @@ fn translate(
     use naga::back::{hlsl, msl, spv};
     use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
     let subgroups = capabilities.contains(Capabilities::SUBGROUP);
+    let is_matrix = |ty: &TypeInner| matches!(ty, TypeInner::CooperativeMatrix { .. });
+    let matrices = module.types.iter().any(|(_, ty)| is_matrix(&ty.inner));
     let policy = match checks {
         true => BoundsCheckPolicy::Restrict,
         false => BoundsCheckPolicy::Unchecked,
@@ -106,7 +127,11 @@ fn translate(
     };
     spv::write_vec(module, info, &spv_options, None).map_err(|e| format!("SPIR-V: {e}"))?;
     let msl_options = msl::Options {
-        lang_version: if subgroups { (2, 1) } else { (1, 2) },
+        lang_version: match (matrices, subgroups) {
+            (true, _) => (2, 3),
+            (false, true) => (2, 1),
+            (false, false) => (1, 2),
+        },
         bounds_check_policies,
         force_loop_bounding: checks,
         emit_int_div_checks: checks,
@@ -116,6 +141,10 @@ fn translate(
         .map_err(|e| format!("MSL: {e}"))?;
     for name in translated.entry_point_names {
         name.map_err(|e| format!("MSL: {e}"))?;
+    }
+    if matrices {
+        // Not in Direct3D 12: naga does not translate them, wgpu does not offer them.
+        return Ok(());
     }
     let hlsl_options = hlsl::Options {
         shader_model: if capabilities.contains(Capabilities::SHADER_FLOAT16) {
@@ -351,6 +380,7 @@ fn check_op(entry: &gpucnn::ops::Entry) -> Findings {
                 profile: &profile,
                 inputs: &inputs,
                 outputs: &outputs,
+                halves: &halves(&profile, &inputs),
             };
             let checked = findings.launch(&*sample.op, context, &mut seen);
             if let Err(problem) = checked {
@@ -367,10 +397,15 @@ fn check_op(entry: &gpucnn::ops::Entry) -> Findings {
 
 /// What kernels for the profile may ask of a device.
 fn capabilities(profile: &Profile) -> Capabilities {
-    match profile.subgroup_size {
+    let subgroups = match profile.subgroup_size {
         Some(_) => Capabilities::SUBGROUP | Capabilities::SUBGROUP_BARRIER,
         None => Capabilities::empty(),
-    }
+    };
+    let matrices = match profile.matrix {
+        Some(_) => Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16,
+        None => Capabilities::empty(),
+    };
+    subgroups | matrices
 }
 
 fn check_launch(
@@ -513,7 +548,7 @@ fn files() -> Vec<(String, String)> {
 
 #[test]
 fn every_shader_file_is_valid_wgsl_by_itself() {
-    let all = Capabilities::SUBGROUP | Capabilities::SUBGROUP_BARRIER;
+    let all = capabilities(&with_matrices(32, 16));
     let files = files();
     assert!(!files.is_empty());
     for (path, text) in &files {
@@ -568,6 +603,7 @@ fn check_preset(preset: &str, profile: &Profile) {
                 profile,
                 inputs: &inputs,
                 outputs: &outputs,
+                halves: &halves(profile, &inputs),
             };
             if let Err(problem) = findings.launch(&*node.op, context, &mut seen) {
                 panic!("{preset}, {}, {profile:?}: {problem}", node.label());
@@ -586,13 +622,14 @@ fn every_kernel_of_the_presets_is_portable() {
         (ProfileKind::Gpu, None),
         (ProfileKind::Gpu, Some(32)),
     ];
-    profiles.par_iter().for_each(|(kind, subgroup_size)| {
-        let profile = Profile {
-            subgroup_size: *subgroup_size,
-            ..Profile::minimal(*kind)
-        };
+    let plain = profiles.map(|(kind, subgroup_size)| Profile {
+        subgroup_size,
+        ..Profile::minimal(kind)
+    });
+    let profiles: Vec<_> = plain.into_iter().chain([with_matrices(32, 16)]).collect();
+    profiles.par_iter().for_each(|profile| {
         for preset in Model::presets() {
-            check_preset(preset, &profile);
+            check_preset(preset, profile);
         }
     });
 }

@@ -11,8 +11,8 @@
 //            [IMAGES, GROUPS * O, POOLED_H, POOLED_W], which goes to the output that the
 //            hook `winner_at` names for each window, by its offset oy * OW + ox; the
 //            others get zero
-//   x        [IMAGES, GROUPS * C, H, W] f32
-//   dw       [PARTS, GROUPS * O, C, KH, KW] f32: each part sums its own images and
+//   x        [IMAGES, GROUPS * IN, H, W] f32
+//   dw       [PARTS, GROUPS * O, IN, KH, KW] f32: each part sums its own images and
 //            gemm/reduce.wgsl adds the parts up, in order
 //   db       by the hook `put_bias`: [PARTS, GROUPS * O], the sum of dy over (i, oy, ox)
 //
@@ -39,7 +39,7 @@ const LANES: u32 = 1u;           // of a subgroup: what `spread` gathers
 const PARTS: u32 = 1u;
 const IMAGES: u32 = 1u;
 const GROUPS: u32 = 1u;
-const C: u32 = 1u;               // input channels of a group
+const IN: u32 = 1u;              // input channels of a group
 const H: u32 = 1u;
 const W: u32 = 1u;
 const O: u32 = 1u;               // filters of a group
@@ -71,7 +71,7 @@ const AREA_H: u32 = (PATCH_H - 1u) * STRIDE_Y + (KH - 1u) * DILATION_Y + 1u;
 const AREA_W: u32 = (PATCH_W - 1u) * STRIDE_X + (KW - 1u) * DILATION_X + 1u;
 const LOADS: u32 = (AREA_H * AREA_W + LANES - 1u) / LANES;
 const FILTER_BLOCKS: u32 = (O + 4u * LANES - 1u) / (4u * LANES);
-const CHANNEL_BLOCKS: u32 = (C + CHANNELS - 1u) / CHANNELS;
+const CHANNEL_BLOCKS: u32 = (IN + CHANNELS - 1u) / CHANNELS;
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> dw: array<f32>;
@@ -109,7 +109,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let end = min(IMAGES, (part + 1u) * IMAGES_PART);
     for (var image = part * IMAGES_PART; image < end; image++) {
         let images_dy = planes + image * (GROUPS * O * POOLED_H * POOLED_W);
-        let images_x = (image * GROUPS + g) * (C * H * W);
+        let images_x = (image * GROUPS + g) * (IN * H * W);
         for (var oy = 0u; oy < COVER_H; oy += PATCH_H) {
             for (var ox = 0u; ox < COVER_W; ox += PATCH_W) {
                 // Gradients at the windows; without a pool each output is its own window.
@@ -142,7 +142,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                     }
                 }
                 for (var step = 0u; step < CHANNELS; step++) {
-                    let plane = images_x + min(c0 + step, C - 1u) * (H * W);
+                    let plane = images_x + min(c0 + step, IN - 1u) * (H * W);
                     var area: array<array<f32, LANES>, LOADS>;
                     for (var i = 0u; i < LOADS; i++) {
                         // Negative coordinates wrap around to large ones.
@@ -175,14 +175,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
         }
     }
-    let weights = C * KH * KW;
+    let weights = IN * KH * KW;
     for (var step = 0u; step < CHANNELS; step++) {
         let c = c0 + step;
         for (var ky = 0u; ky < KH; ky++) {
             for (var kx = 0u; kx < KW; kx++) {
                 let at = ((part * GROUPS + g) * O + o) * weights + (c * KH + ky) * KW + kx;
                 for (var i = 0u; i < 4u; i++) {
-                    if c < C && o + i < O {
+                    if c < IN && o + i < O {
                         dw[at + i * weights] = sums[step][ky][kx][i];
                     }
                 }

@@ -8,17 +8,17 @@
 // with iy = oy * STRIDE_Y + ky * DILATION_Y - PAD_TOP and likewise ix; taps outside the
 // image are zero. Channels o and c are those of a group; i counts images.
 //
-//   image    x: [IMAGES, GROUPS * C, H, W]; what input_grad writes to
-//   filter   w: [GROUPS * O, C, KH, KW]; what weight_grad writes to
+//   image    x: [IMAGES, GROUPS * IN, H, W]; what input_grad writes to
+//   filter   w: [GROUPS * O, IN, KH, KW]; what weight_grad writes to
 //   windows  y or dy: [IMAGES, GROUPS * O, OH, OW]; what forward writes to
 //   bias     [GROUPS * O], read by forward where HAS_BIAS; otherwise anything
 //   result   the one of these three that is computed (`image`, `filter` or `windows`
-//            names its layout); for weight_grad [splits, GROUPS * O, C, KH, KW]
+//            names its layout); for weight_grad [splits, GROUPS * O, IN, KH, KW]
 //   left, right   the operands in the order of the products above
 
 const IMAGES: u32 = 1u;
 const GROUPS: u32 = 1u;
-const C: u32 = 1u;               // input channels of a group
+const IN: u32 = 1u;              // input channels of a group
 const H: u32 = 1u;
 const W: u32 = 1u;
 const O: u32 = 1u;               // output channels of a group
@@ -36,7 +36,7 @@ const HAS_BIAS: bool = false;
 const ALPHA: f32 = 0.0;          // the activation's parameter
 
 const TAPS: u32 = KH * KW;
-const FILTER: u32 = C * TAPS;    // weights of an output channel
+const FILTER: u32 = IN * TAPS;   // weights of an output channel
 
 @group(0) @binding(0) var<storage, read> left: array<f32>;
 @group(0) @binding(1) var<storage, read> right: array<f32>;
@@ -46,7 +46,7 @@ const FILTER: u32 = C * TAPS;    // weights of an output channel
 fn activate(x: f32, alpha: f32) -> f32 { return x; }
 
 fn image_at(g: u32, i: u32, c: u32, iy: u32, ix: u32) -> u32 {
-    return ((i * GROUPS + g) * C + c) * (H * W) + iy * W + ix;
+    return ((i * GROUPS + g) * IN + c) * (H * W) + iy * W + ix;
 }
 
 fn windows_at(g: u32, i: u32, o: u32, pixel: u32) -> u32 {
@@ -85,7 +85,7 @@ fn forward_c(z: u32, split: u32, m: u32, n: u32, sums: vec4<f32>) {
     }
 }
 
-// input_grad: M = C, K = O * TAPS, N = IMAGES * H * W
+// input_grad: M = IN, K = O * TAPS, N = IMAGES * H * W
 
 fn input_grad_a(z: u32, m: u32, k: u32) -> f32 {
     return left[(z * O + k / TAPS) * FILTER + m * TAPS + k % TAPS];

@@ -8,8 +8,8 @@
 // gaps between the gradient's rows and columns as the convolution's stride skips:
 // x[i, c, iy / GAP_Y, ix / GAP_X] where both divide, else zero.
 //
-//   x        [IMAGES, GROUPS * C, H, W] f32
-//   packed   [GROUPS, C, KH, KW, ROW] f32 read as vec4, from conv2d/pack.wgsl
+//   x        [IMAGES, GROUPS * IN, H, W] f32
+//   packed   [GROUPS, IN, KH, KW, ROW] f32 read as vec4, from conv2d/pack.wgsl
 //   bias     [GROUPS * O], read where HAS_BIAS; otherwise anything
 //   results  by the hook `put`: [IMAGES, GROUPS * O, OH, OW], or the maxima of POOL_H x
 //            POOL_W windows of it that lie edge to edge, and where they were found
@@ -35,7 +35,7 @@ const GROUPS_X: u32 = 65535u;    // workgroups a row of the dispatch
 const LANES: u32 = 1u;           // of a subgroup: what `spread` gathers
 const IMAGES: u32 = 1u;
 const GROUPS: u32 = 1u;
-const C: u32 = 1u;               // input channels of a group
+const IN: u32 = 1u;              // input channels of a group
 const H: u32 = 1u;
 const W: u32 = 1u;
 const O: u32 = 1u;               // output channels of a group
@@ -55,7 +55,7 @@ const PHASE_Y: u32 = 0u;         // PAD_TOP modulo GAP_Y
 const PHASE_X: u32 = 0u;
 const PATCH_H: u32 = 1u;         // outputs of a workgroup
 const PATCH_W: u32 = 1u;
-const CHANNELS: u32 = 1u;        // input channels a step; divides C
+const CHANNELS: u32 = 1u;        // input channels a step; divides IN
 const POOL_H: u32 = 1u;          // of a pool window; divides PATCH_H
 const POOL_W: u32 = 1u;
 const HAS_BIAS: bool = false;
@@ -106,7 +106,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let ox = place % PATCHES_X * PATCH_W;
     let g = group.z / BLOCKS;
     let quad = group.z % BLOCKS * LANES + lane;
-    let weights = g * (C * KH * KW * ROW) + min(quad, ROW - 1u);
+    let weights = g * (IN * KH * KW * ROW) + min(quad, ROW - 1u);
 
     // Where this lane's share of the receptive field lies in the channel's plane.
     var inside: array<bool, LOADS>;
@@ -118,11 +118,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         // Negative coordinates wrap around to large ones.
         let ok = iy < H * GAP_Y && ix < W * GAP_X && iy % GAP_Y == 0u && ix % GAP_X == 0u;
         inside[i] = ok;
-        pixel[i] = (image * GROUPS + g) * (C * H * W) + select(0u, iy / GAP_Y * W + ix / GAP_X, ok);
+        pixel[i] = (image * GROUPS + g) * (IN * H * W) + select(0u, iy / GAP_Y * W + ix / GAP_X, ok);
     }
 
     var sums: array<array<vec4<f32>, PATCH_W>, PATCH_H>;
-    for (var c0 = 0u; c0 < C; c0 += CHANNELS) {
+    for (var c0 = 0u; c0 < IN; c0 += CHANNELS) {
         var area: array<array<array<f32, LANES>, LOADS>, CHANNELS>;
         for (var step = 0u; step < CHANNELS; step++) {
             let c = c0 + step;

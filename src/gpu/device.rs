@@ -88,7 +88,8 @@ pub const NO_ADAPTER: &str = "no GPU adapter found. Install your GPU's Vulkan dr
 
 const WANTED: wgpu::Features = wgpu::Features::SUBGROUP
     .union(wgpu::Features::TIMESTAMP_QUERY)
-    .union(wgpu::Features::SHADER_F16);
+    .union(wgpu::Features::SHADER_F16)
+    .union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
 
 fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
@@ -123,18 +124,29 @@ fn rank(device_type: wgpu::DeviceType) -> u8 {
     }
 }
 
-fn profile_of(
-    info: &wgpu::AdapterInfo,
-    features: wgpu::Features,
-    limits: &wgpu::Limits,
-    options: &OpenOptions,
-) -> Profile {
+/// Rows and columns of the largest cooperative matrices that kernels can use.
+fn matrix_size(adapter: &wgpu::Adapter) -> Option<u32> {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    let supported = adapter.cooperative_matrix_properties().into_iter();
+    let usable = supported.filter(|p| {
+        (p.ab_type, p.cr_type) == (F16, F32) && p.m_size == p.n_size && p.n_size == p.k_size
+    });
+    usable.map(|p| p.m_size).max()
+}
+
+fn profile_of(adapter: &wgpu::Adapter, options: &OpenOptions) -> Profile {
+    let (info, limits) = (adapter.get_info(), adapter.limits());
+    let features = adapter.features() & WANTED;
     let one_size = info.subgroup_min_size == info.subgroup_max_size;
     let has_subgroups = features.contains(wgpu::Features::SUBGROUP) && one_size;
     let kind = options.profile.unwrap_or(match info.device_type {
         wgpu::DeviceType::Cpu => ProfileKind::CpuLike,
         _ => ProfileKind::Gpu,
     });
+    let has_matrices = has_subgroups
+        && kind == ProfileKind::Gpu
+        && features.contains(wgpu::Features::SHADER_F16)
+        && features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
     Profile {
         kind,
         // As many textures as a kernel may bind buffers.
@@ -152,6 +164,10 @@ fn profile_of(
                 true => Half::Native,
                 false => Half::Packed,
             }),
+        matrix: match has_matrices {
+            true => matrix_size(adapter),
+            false => None,
+        },
     }
 }
 
@@ -163,7 +179,7 @@ pub fn adapters() -> Vec<AdapterSummary> {
             let (info, features, limits) =
                 (adapter.get_info(), adapter.features(), adapter.limits());
             AdapterSummary {
-                profile: profile_of(&info, features, &limits, &OpenOptions::default()),
+                profile: profile_of(adapter, &OpenOptions::default()),
                 info,
                 features,
                 limits,
@@ -185,13 +201,17 @@ impl Gpu {
             label: Some("gpucnn"),
             required_features: features,
             required_limits: limits.clone(),
+            // SAFETY: the one experimental feature asked for is cooperative matrices, by which
+            // shaders/gemm/matrix.wgsl reads and writes workgroup memory at offsets that are
+            // constant in its loops and inside its arrays; tests/ops.rs compares every result.
+            experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
             ..Default::default()
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
             .map_err(|e| Error::Device(format!("{} cannot be opened: {e}", info.name)))?;
         let failure = Failure::default();
         watch(&device, &failure);
-        let mut profile = profile_of(&info, features, &limits, &options);
+        let mut profile = profile_of(&adapter, &options);
         if let Some(most) = options.max_binding {
             profile.max_binding = profile.max_binding.min(most);
         }

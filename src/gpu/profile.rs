@@ -45,6 +45,9 @@ pub struct Profile {
     pub binding_alignment: u64,
     /// How tensors in half precision are laid out.
     pub half: Half,
+    /// Rows and columns of the cooperative matrices that its subgroups multiply, f16 with sums
+    /// in f32, the same for A, B and C; `None` where there are none, or no one subgroup size.
+    pub matrix: Option<u32>,
 }
 
 impl Profile {
@@ -59,6 +62,7 @@ impl Profile {
             max_binding: 128 << 20,
             binding_alignment: 256,
             half: Half::Packed,
+            matrix: None,
         }
     }
 }

@@ -601,6 +601,7 @@ fn launch(backend: &GpuBackend, graph: &Graph, node: &Node) -> Result<Launch> {
         profile: &gpu.profile,
         inputs: &inputs,
         outputs: &outputs,
+        halves: &graph.halves(&node.inputs),
     })?;
     for bytes in &launch.scratch {
         gpu.check_binding(&format!("{}: scratch", node.label()), *bytes)?;

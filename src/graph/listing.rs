@@ -149,7 +149,14 @@ impl Graph {
             profile,
             inputs: &self.types(&node.inputs),
             outputs: &self.types(&node.outputs),
+            halves: &self.halves(&node.inputs),
         })
+    }
+
+    /// Of each value, whether it is kept in half precision.
+    pub(super) fn halves(&self, values: &[Value]) -> Vec<bool> {
+        let is_half = |v: &Value| self.value(self.storage_root(*v)).half;
+        values.iter().map(is_half).collect()
     }
 
     /// A dispatch of node `index`.

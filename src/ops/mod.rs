@@ -161,6 +161,8 @@ pub struct LaunchContext<'a> {
     pub inputs: &'a [TensorType],
     /// Types of the outputs.
     pub outputs: &'a [TensorType],
+    /// Of each input, whether it is kept in half precision.
+    pub halves: &'a [bool],
 }
 
 impl LaunchContext<'_> {
@@ -170,6 +172,8 @@ impl LaunchContext<'_> {
             profile: self.profile,
             inputs,
             outputs,
+            // Some may be scratch of this one, which is f32.
+            halves: &[],
         })
     }
 }

@@ -75,7 +75,7 @@ impl Op for Conv2dInputGrad {
 
     fn launch(&self, context: LaunchContext<'_>) -> Result<Launch> {
         let geometry = self.geometry(context.inputs)?;
-        Ok(launch::input_grad(context.profile, &geometry))
+        Ok(launch::input_grad(&geometry, &context))
     }
 
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {

@@ -4,11 +4,11 @@
 use super::{Conv2d, Conv2dWeightGrad, Geometry, correlate, patch};
 use crate::error::Result;
 use crate::gpu::kernel::{Arg, Launch, ShaderFile};
-use crate::gpu::profile::{Profile, ProfileKind};
+use crate::gpu::profile::ProfileKind;
 use crate::ops::LaunchContext;
 use crate::ops::activation::{Activation, FUNCTIONS, Function};
 use crate::ops::bias::BiasGrad;
-use crate::ops::gemm::{Extents, Operands};
+use crate::ops::gemm::{Engine, Extents, Operands};
 use crate::shader;
 
 const OPERANDS: ShaderFile = shader!("conv2d/operands.wgsl");
@@ -39,7 +39,7 @@ pub(super) fn forward(
         return Ok(launch);
     }
     let Some(pool) = op.pool() else {
-        return Ok(implicit_forward(op, geometry));
+        return Ok(implicit_forward(op, geometry, context));
     };
     // One after the other, as the op is defined: an activation applied before the pool
     // could round two outputs to the same number and change the winner.
@@ -55,10 +55,13 @@ pub(super) fn forward(
         Function::Identity => Arg::Output(0),
         _ => launch.reserve(context.outputs[0].bytes()),
     };
-    launch = launch.then(implicit_forward(&linear, geometry), |arg| match arg {
-        Arg::Output(_) => convolved,
-        input => input,
-    });
+    launch = launch.then(
+        implicit_forward(&linear, geometry, context),
+        |arg| match arg {
+            Arg::Output(_) => convolved,
+            input => input,
+        },
+    );
     launch = launch.then(
         context.launch(&pool, &[y], context.outputs)?,
         |arg| match arg {
@@ -78,7 +81,7 @@ pub(super) fn forward(
     Ok(launch)
 }
 
-fn implicit_forward(op: &Conv2d, geometry: &Geometry) -> Launch {
+fn implicit_forward(op: &Conv2d, geometry: &Geometry, context: &LaunchContext<'_>) -> Launch {
     let extents = Extents {
         m: geometry.o,
         n: geometry.images * geometry.pixels(),
@@ -88,7 +91,8 @@ fn implicit_forward(op: &Conv2d, geometry: &Geometry) -> Launch {
     // Without a bias the binding is never read; any input will do.
     let bias_input = if op.bias { 2 } else { 1 };
     let operands = operands(["forward_a", "forward_b", "forward_c"], 1, 0, bias_input);
-    extents.launch(operands, |kernel| {
+    let engine = Engine::choose(context, [Some(1), Some(0)], &extents);
+    extents.launch(engine, operands, |kernel| {
         let activate = op.activation.shader_name();
         geometry
             .specialise(kernel.hook("activate", FUNCTIONS, activate))
@@ -98,9 +102,9 @@ fn implicit_forward(op: &Conv2d, geometry: &Geometry) -> Launch {
 }
 
 /// Inputs `dy`, `w`.
-pub(super) fn input_grad(profile: &Profile, geometry: &Geometry) -> Launch {
-    if profile.kind == ProfileKind::CpuLike
-        && let Some(launch) = patch::input_grad(profile, geometry)
+pub(super) fn input_grad(geometry: &Geometry, context: &LaunchContext<'_>) -> Launch {
+    if context.profile.kind == ProfileKind::CpuLike
+        && let Some(launch) = patch::input_grad(context.profile, geometry)
     {
         return launch;
     }
@@ -111,7 +115,8 @@ pub(super) fn input_grad(profile: &Profile, geometry: &Geometry) -> Launch {
         batch: geometry.groups,
     };
     let functions = ["input_grad_a", "input_grad_b", "input_grad_c"];
-    extents.launch(operands(functions, 1, 0, 1), |kernel| {
+    let engine = Engine::choose(context, [Some(1), Some(0)], &extents);
+    extents.launch(engine, operands(functions, 1, 0, 1), |kernel| {
         geometry.specialise(kernel)
     })
 }
@@ -139,7 +144,8 @@ pub(super) fn weight_grad(
             input => input,
         });
     }
-    let weights = implicit_weight_grad(geometry);
+    let dy_input = op.pool.is_none().then_some(0);
+    let weights = implicit_weight_grad(geometry, context, [dy_input, Some(x)]);
     launch = launch.then(weights, |arg| match arg {
         Arg::Input(0) => gradient,
         Arg::Input(_) => Arg::Input(x),
@@ -155,8 +161,12 @@ pub(super) fn weight_grad(
     Ok(launch)
 }
 
-/// Inputs `dy`, `x`.
-fn implicit_weight_grad(geometry: &Geometry) -> Launch {
+/// Inputs `dy`, `x`; `inputs` are the op's inputs they are, if they are any.
+fn implicit_weight_grad(
+    geometry: &Geometry,
+    context: &LaunchContext<'_>,
+    inputs: [Option<usize>; 2],
+) -> Launch {
     let extents = Extents {
         m: geometry.o,
         n: geometry.c * geometry.window.kernel.iter().product::<usize>(),
@@ -165,7 +175,8 @@ fn implicit_weight_grad(geometry: &Geometry) -> Launch {
     };
     let functions = ["weight_grad_a", "weight_grad_b", "weight_grad_c"];
     let operands = operands(functions, 0, 1, 0);
-    extents.launch_split(operands, Arg::Output(0), |kernel| {
+    let engine = Engine::choose(context, inputs, &extents);
+    extents.launch_split(engine, operands, Arg::Output(0), |kernel, _| {
         geometry.specialise(kernel)
     })
 }

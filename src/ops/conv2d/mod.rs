@@ -131,7 +131,7 @@ impl Geometry {
         kernel
             .set("IMAGES", self.images)
             .set("GROUPS", self.groups)
-            .set("C", self.c)
+            .set("IN", self.c)
             .set("H", self.image[0])
             .set("W", self.image[1])
             .set("O", self.o)

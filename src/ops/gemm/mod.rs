@@ -1,12 +1,19 @@
 //! The matrix-product engine that matmul and convolution share. Not an op: an op
 //! brings operands, the engine brings the tiling.
 
+mod matrix;
+
+use super::LaunchContext;
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
 use crate::shader;
+use matrix::Units;
 
 const TILED: ShaderFile = shader!("gemm/tiled.wgsl");
 const REDUCE: ShaderFile = shader!("gemm/reduce.wgsl");
 const REDUCE_WORKGROUP: usize = 64;
+
+/// Columns an invocation of the tiled kernel computes.
+const COLS: usize = 4;
 
 /// Workgroups below which a GPU is thought idle enough that splitting K pays.
 const BUSY_WORKGROUPS: usize = 256;
@@ -68,6 +75,29 @@ pub struct Operands {
     pub result: &'static str,
 }
 
+/// What computes a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// `shaders/gemm/tiled.wgsl`.
+    Tiled,
+    /// `shaders/gemm/matrix.wgsl`.
+    Matrix(Units),
+}
+
+impl Engine {
+    /// The engine for A and B that are inputs of those numbers, or scratch.
+    pub fn choose(
+        context: &LaunchContext<'_>,
+        operands: [Option<usize>; 2],
+        extents: &Extents,
+    ) -> Self {
+        match Units::choose(context, operands) {
+            Some(units) if units.suit(extents) => Self::Matrix(units),
+            _ => Self::Tiled,
+        }
+    }
+}
+
 impl Extents {
     /// Invocations along M and N and rows per invocation: small matrices get small
     /// tiles, so that fewer lanes idle.
@@ -88,32 +118,44 @@ impl Extents {
     }
 
     /// Tiles of one product.
-    fn tiles(&self) -> usize {
-        let [lanes_x, lanes_y, rows] = self.tile();
-        self.n.div_ceil(lanes_x * 4) * self.m.div_ceil(lanes_y * rows)
+    fn tiles(&self, engine: Engine) -> usize {
+        match engine {
+            Engine::Tiled => {
+                let [lanes_x, lanes_y, rows] = self.tile();
+                self.n.div_ceil(lanes_x * COLS) * self.m.div_ceil(lanes_y * rows)
+            }
+            Engine::Matrix(units) => units.tiles(self),
+        }
     }
 
     /// Into how many parts K is best cut: enough workgroups to fill a GPU, but no part
     /// shorter than is worth its second pass.
-    pub fn splits(&self) -> usize {
-        let wanted = BUSY_WORKGROUPS.div_ceil(self.tiles() * self.batch);
+    fn splits(&self, engine: Engine) -> usize {
+        let wanted = BUSY_WORKGROUPS.div_ceil(self.tiles(engine) * self.batch);
         wanted.min(self.k / LEAST_SPLIT_K).max(1)
     }
 
     /// The launch of a product whose C is not split.
-    pub fn launch(&self, operands: Operands, specialise: impl FnOnce(Kernel) -> Kernel) -> Launch {
-        self.product(operands, 1, specialise).into()
+    pub fn launch(
+        &self,
+        engine: Engine,
+        operands: Operands,
+        specialise: impl FnOnce(Kernel) -> Kernel,
+    ) -> Launch {
+        self.product(engine, operands, 1, specialise).into()
     }
 
     /// The launch of a product whose K may be split: partial sums go to scratch and are
-    /// added up in order. `output` is where C, dense and row-major, ends up.
+    /// added up in order. `output` is where C, dense and row-major, ends up; `specialise` is
+    /// told whether there are parts.
     pub fn launch_split(
         &self,
+        engine: Engine,
         mut operands: Operands,
         output: Arg,
-        specialise: impl FnOnce(Kernel) -> Kernel,
+        specialise: impl FnOnce(Kernel, bool) -> Kernel,
     ) -> Launch {
-        let splits = self.splits();
+        let splits = self.splits(engine);
         let length = self.batch * self.m * self.n;
         in_parts(splits, [(length, output)], |[result]| {
             for (name, arg) in &mut operands.bindings {
@@ -121,21 +163,25 @@ impl Extents {
                     *arg = result;
                 }
             }
-            self.product(operands, splits, specialise)
+            self.product(engine, operands, splits, |kernel| {
+                specialise(kernel, splits > 1)
+            })
         })
     }
 
     fn product(
         &self,
+        engine: Engine,
         operands: Operands,
         splits: usize,
         specialise: impl FnOnce(Kernel) -> Kernel,
     ) -> Dispatch {
-        const TILE_K: usize = 16;
-        let [lanes_x, lanes_y, rows] = self.tile();
-        let split_k = self.k.div_ceil(splits).next_multiple_of(TILE_K);
+        let (kernel, depth) = match engine {
+            Engine::Tiled => self.tiled(),
+            Engine::Matrix(units) => units.kernel(self),
+        };
         let [a, b, c] = operands.functions;
-        let kernel = Kernel::new(TILED)
+        let kernel = kernel
             .hook("load_a", operands.library, a)
             .hook("load_b", operands.library, b)
             .hook("store_c", operands.library, c)
@@ -143,13 +189,22 @@ impl Extents {
             .set("N", self.n)
             .set("K", self.k)
             .set("SPLITS", splits)
-            .set("SPLIT_K", split_k)
-            .set("LANES_X", lanes_x)
-            .set("LANES_Y", lanes_y)
-            .set("ROWS", rows)
-            .set("TILE_K", TILE_K);
-        let mut dispatch = Dispatch::linear(specialise(kernel), operands.bindings, self.tiles());
+            .set("SPLIT_K", self.k.div_ceil(splits).next_multiple_of(depth))
+            .set("TILE_K", depth);
+        let tiles = self.tiles(engine);
+        let mut dispatch = Dispatch::linear(specialise(kernel), operands.bindings, tiles);
         dispatch.workgroups[2] = u32::try_from(self.batch * splits).unwrap_or(u32::MAX);
         dispatch
+    }
+
+    /// The tiled kernel without its operands, and the terms a step.
+    fn tiled(&self) -> (Kernel, usize) {
+        const TILE_K: usize = 16;
+        let [lanes_x, lanes_y, rows] = self.tile();
+        let kernel = Kernel::new(TILED)
+            .set("LANES_X", lanes_x)
+            .set("LANES_Y", lanes_y)
+            .set("ROWS", rows);
+        (kernel, TILE_K)
     }
 }

@@ -4,13 +4,13 @@ mod lanes;
 
 use super::activation::{Activation, FUNCTIONS, Function};
 use super::bias::BiasAdd;
-use super::gemm::{Extents, Operands};
+use super::gemm::{Engine, Extents, Operands};
 use super::{
     Builder, Draw, Entry, Fill, LaunchContext, NodeView, Op, Reference, Sample, Tolerance, Value,
     expect_inputs, expect_type,
 };
 use crate::error::{Error, Result};
-use crate::gpu::kernel::{Arg, Launch, ShaderFile};
+use crate::gpu::kernel::{Arg, Kernel, Launch, ShaderFile};
 use crate::gpu::profile::ProfileKind;
 use crate::shader;
 use crate::tensor::TensorType;
@@ -164,7 +164,7 @@ impl Op for MatMul {
         if context.profile.kind == ProfileKind::CpuLike {
             return Ok(lanes::launch(context.profile, self, &extents));
         }
-        let split = self.is_plain() && extents.splits() > 1;
+        let engine = Engine::choose(&context, [Some(0), Some(1)], &extents);
         let operands = Operands {
             library: OPERANDS,
             functions: ["matmul_a", "matmul_b", "matmul_c"],
@@ -177,7 +177,7 @@ impl Op for MatMul {
             ],
             result: "c",
         };
-        let specialise = |kernel: crate::gpu::kernel::Kernel| {
+        let specialise = |kernel: Kernel, partial| {
             kernel
                 .hook("activate", FUNCTIONS, self.activation.shader_name())
                 .set("MATMUL_M", extents.m)
@@ -186,13 +186,12 @@ impl Op for MatMul {
                 .set("TRANSPOSE_A", self.transpose_a)
                 .set("TRANSPOSE_B", self.transpose_b)
                 .set("HAS_BIAS", self.bias)
-                .set("PARTIAL", split)
+                .set("PARTIAL", partial)
                 .set("ALPHA", self.activation.alpha())
         };
-        Ok(if split {
-            extents.launch_split(operands, Arg::Output(0), specialise)
-        } else {
-            extents.launch(operands, specialise)
+        Ok(match self.is_plain() {
+            true => extents.launch_split(engine, operands, Arg::Output(0), specialise),
+            false => extents.launch(engine, operands, |kernel| specialise(kernel, false)),
         })
     }
 
