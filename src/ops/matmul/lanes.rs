@@ -14,6 +14,11 @@ const PUT_QUAD: ShaderFile = shader!("matmul/put_quad.wgsl");
 /// Rows of a tile: more would not fit the instruction cache, unrolled.
 const MOST_ROWS: usize = 32;
 
+/// Rows of a tile of a small product: the driver's compiler takes a quarter of the time, which
+/// no saving in the product makes up for.
+const FEW_ROWS: usize = 8;
+const SMALL_PRODUCT: usize = 1 << 19;
+
 /// Terms a step: so many uses make up for loading and storing an accumulator.
 const DEPTH: usize = 8;
 
@@ -25,7 +30,11 @@ const LEAST_SPLIT_K: usize = 512;
 pub(super) fn launch(profile: &Profile, op: &MatMul, extents: &Extents) -> Launch {
     let Extents { m, n, k, .. } = *extents;
     let lanes = lanes::lanes(profile);
-    let rows = m.next_multiple_of(4).min(MOST_ROWS);
+    let most_rows = match m * n * k < SMALL_PRODUCT {
+        true => FEW_ROWS,
+        false => MOST_ROWS,
+    };
+    let rows = m.next_multiple_of(4).min(most_rows);
     let tiles = m.div_ceil(rows) * n.div_ceil(4 * lanes);
     let splits = match op.is_plain() {
         true => BUSY_WORKGROUPS
