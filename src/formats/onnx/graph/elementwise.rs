@@ -19,6 +19,7 @@ pub(super) const OPERATORS: &[(&str, Write)] = &[
     ("Add", |l, c| binary(l, c, BinaryOp::Add)),
     ("And", |l, c| logic(l, c, BinaryOp::Min)),
     ("Cast", cast),
+    ("Celu", celu),
     ("Ceil", |l, c| unary(l, c, UnaryOp::Ceil)),
     ("Clip", clip),
     ("Cos", |l, c| unary(l, c, UnaryOp::Cos)),
@@ -70,6 +71,7 @@ pub(super) const OPERATORS: &[(&str, Write)] = &[
     ("Relu", |l, c| activation(l, c, Function::Relu)),
     ("Round", |l, c| unary(l, c, UnaryOp::Round)),
     ("Selu", selu),
+    ("Shrink", shrink),
     ("Sigmoid", |l, c| activation(l, c, Function::Sigmoid)),
     ("Sign", |l, c| unary(l, c, UnaryOp::Sign)),
     ("Sin", |l, c| unary(l, c, UnaryOp::Sin)),
@@ -80,6 +82,7 @@ pub(super) const OPERATORS: &[(&str, Write)] = &[
     ("Sum", |l, c| many(l, c, BinaryOp::Add)),
     ("Swish", |l, c| activation(l, c, Function::Silu)),
     ("Tanh", |l, c| activation(l, c, Function::Tanh)),
+    ("ThresholdedRelu", thresholded_relu),
     ("Where", choose),
     ("Xor", xor),
 ];
@@ -308,6 +311,41 @@ fn selu(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
     let x = call.float(lowering, 0)?;
     let y = lowering.op(call, Activation(Function::Elu { alpha }), &[x])?;
     let y = lowering.with_number(call, BinaryOp::Mul, y, gamma)?;
+    Ok(vec![Item::float(y)])
+}
+
+/// `alpha * elu(x / alpha)`.
+fn celu(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
+    let alpha = call.number_attribute("alpha", 1.0)?;
+    let x = call.float(lowering, 0)?;
+    let y = lowering.with_number(call, BinaryOp::Div, x, alpha)?;
+    let y = lowering.op(call, Activation(Function::Elu { alpha: 1.0 }), &[y])?;
+    let y = lowering.with_number(call, BinaryOp::Mul, y, alpha)?;
+    Ok(vec![Item::float(y)])
+}
+
+/// `x` where it is above alpha, else 0.
+fn thresholded_relu(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
+    let alpha = call.number_attribute("alpha", 1.0)?;
+    let x = call.float(lowering, 0)?;
+    let [alpha, zero] = [alpha, 0.0].map(|number| lowering.number(call, number));
+    let above = lowering.binary(call, BinaryOp::Less, alpha, x)?;
+    let y = lowering.op(call, Select, &[above, x, zero])?;
+    Ok(vec![Item::float(y)])
+}
+
+/// `x + bias` below -lambd, `x - bias` above lambd, between them 0.
+fn shrink(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
+    let limit = call.number_attribute("lambd", 0.5)?;
+    let bias = call.number_attribute("bias", 0.0)?;
+    let x = call.float(lowering, 0)?;
+    let [low, high, zero] = [-limit, limit, 0.0].map(|number| lowering.number(call, number));
+    let up = lowering.with_number(call, BinaryOp::Add, x, bias)?;
+    let down = lowering.with_number(call, BinaryOp::Sub, x, bias)?;
+    let below = lowering.binary(call, BinaryOp::Less, x, low)?;
+    let above = lowering.binary(call, BinaryOp::Less, high, x)?;
+    let y = lowering.op(call, Select, &[above, down, zero])?;
+    let y = lowering.op(call, Select, &[below, up, y])?;
     Ok(vec![Item::float(y)])
 }
 

@@ -10,7 +10,7 @@ use crate::ops::bias::BiasAdd;
 use crate::ops::binary::{BinaryOp, SumTo};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::matmul::MatMul;
-use crate::ops::pool2d::GlobalAvgPool;
+use crate::ops::pool2d::{AvgPool2d, GlobalAvgPool};
 use crate::ops::softmax::Softmax;
 use crate::ops::unary::{Unary, UnaryOp};
 use crate::tensor::Shape;
@@ -21,8 +21,10 @@ pub(super) const OPERATORS: &[(&str, Write)] = &[
     ("GroupNormalization", group_normalization),
     ("InstanceNormalization", instance_normalization),
     ("LayerNormalization", layer_normalization),
+    ("LRN", local_response_normalization),
     ("LogSoftmax", |l, c| softmax(l, c, true)),
     ("MatMul", matmul),
+    ("MeanVarianceNormalization", mean_variance_normalization),
     ("Softmax", |l, c| softmax(l, c, false)),
 ];
 
@@ -268,6 +270,49 @@ fn instance_normalization(lowering: &mut Lowering, call: &Call<'_>) -> Result<Ve
         y,
         bias,
     )?)])
+}
+
+/// `x / (bias + alpha / size * sum)^beta`, the sum of squares over `size` channels around each.
+fn local_response_normalization(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
+    let x = call.float(lowering, 0)?;
+    let dims = lowering.shape(x).dims().to_vec();
+    let size = usize::try_from(call.int("size", 0)?).unwrap_or(0);
+    let [n, c, rest @ ..] = dims.as_slice() else {
+        return Err(call.error(format!("expected [N, C, ..], found {dims:?}")));
+    };
+    if !(1..=1 << 16).contains(&size) {
+        return Err(call.error(format!("attribute size: expected at least 1, found {size}")));
+    }
+    let square = lowering.binary(call, BinaryOp::Mul, x, x)?;
+    // The channels as the rows of an image. The sum is its mean over a window times the size.
+    let area = rest.iter().product();
+    let square = lowering.reshaped(call, square, &[*n, 1, *c, area])?;
+    let mut window = Window::new([size, 1]);
+    window.stride = [1, 1];
+    window.pads.top = (size - 1) / 2;
+    window.pads.bottom = size / 2;
+    let mean = AvgPool2d {
+        window,
+        count_include_pad: true,
+    };
+    let mean = lowering.op(call, mean, &[square])?;
+    let mean = lowering.reshaped(call, mean, &dims)?;
+    let alpha = call.number_attribute("alpha", 1e-4)?;
+    let root = lowering.with_number(call, BinaryOp::Mul, mean, alpha)?;
+    let bias = call.number_attribute("bias", 1.0)?;
+    let root = lowering.with_number(call, BinaryOp::Add, root, bias)?;
+    let beta = call.number_attribute("beta", 0.75)?;
+    let root = lowering.with_number(call, BinaryOp::Pow, root, beta)?;
+    let y = lowering.binary(call, BinaryOp::Div, x, root)?;
+    Ok(vec![Item::float(y)])
+}
+
+fn mean_variance_normalization(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
+    let x = call.float(lowering, 0)?;
+    let stated = call.ints("axes")?.unwrap_or(vec![0, 2, 3]);
+    let axes = call.axes(&stated, lowering.shape(x).rank())?;
+    let [y, ..] = normalized(lowering, call, x, &axes, 1e-9)?;
+    Ok(vec![Item::float(y)])
 }
 
 fn group_normalization(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {

@@ -18,6 +18,7 @@ mod linear;
 mod loss;
 mod optimizer;
 mod reduce;
+mod resize;
 mod shape;
 mod window;
 
@@ -175,6 +176,7 @@ fn device_operators() -> impl Iterator<Item = &'static (&'static str, Write)> {
         linear::OPERATORS,
         loss::OPERATORS,
         reduce::OPERATORS,
+        resize::OPERATORS,
         shape::OPERATORS,
         window::OPERATORS,
     ]

@@ -167,7 +167,7 @@ impl Lowering {
     }
 
     /// Places picked along an axis; one that is not there gives 0.
-    fn picked(
+    pub(super) fn picked(
         &mut self,
         call: &Call<'_>,
         x: Value,

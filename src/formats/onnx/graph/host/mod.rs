@@ -57,6 +57,7 @@ const OPERATORS: &[(&str, Compute)] = &[
     ("Squeeze", moves::squeeze),
     ("Sub", |c, t| arithmetic::of_two(c, t, Arithmetic::Sub)),
     ("Tile", moves::tile),
+    ("TopK", moves::top),
     ("Transpose", moves::transpose),
     ("Unsqueeze", moves::unsqueeze),
     ("Where", moves::choose),
