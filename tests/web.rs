@@ -274,14 +274,43 @@ try {
     const { Model, decode } = await import("./gpucnn.js");
     const model = await Model.load("./");
     const blob = await (await fetch("./probe.png")).blob();
-    const pixels = await decode(blob, model.plan.input);
+    const pixels = await decode(blob, model.plan.input, model.device);
+    const clear = await (await fetch("./clear.png")).blob();
+    const transparent = await decode(clear, model.plan.input, model.device);
     const logits = await model.run(pixels);
     const top = await model.classify(blob, 3);
-    result = { pixels: [...pixels], logits: [...logits], top, adapter: model.adapter.architecture };
+    result = { pixels: [...pixels], transparent: [...transparent], logits: [...logits], top, adapter: model.adapter.architecture };
 } catch (error) {
     result = { error: `${error}` };
 }
 await fetch("./result", { method: "POST", body: JSON.stringify(result) });
+</script>"#;
+
+/// What makes the export's own page a test: an image is dropped before the model is there, and
+/// what the page then shows goes back.
+const EARLY: &str = r#"<script>
+const stored = fetch;
+let dropped = false;
+window.fetch = async (...args) => {
+    if (!dropped && `${args[0]}`.endsWith("plan.json")) {
+        dropped = true;
+        const blob = await (await stored("./probe.png")).blob();
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File([blob], "probe.png", { type: "image/png" }));
+        dispatchEvent(new DragEvent("drop", { dataTransfer, cancelable: true }));
+        window.said = document.getElementById("said").textContent;
+    }
+    return stored(...args);
+};
+const poll = setInterval(() => {
+    const rows = [...document.querySelectorAll('#top tr')];
+    const said = document.getElementById("said");
+    if (rows.length === 0 && !said.classList.contains("wrong")) return;
+    clearInterval(poll);
+    const classes = rows.map((row) => row.firstChild.textContent);
+    const result = { classes, before: window.said, after: said.textContent };
+    stored("./result", { method: "POST", body: JSON.stringify(result) });
+}, 20);
 </script>"#;
 
 /// Answers a request from the folder; the body of a POST.
@@ -330,11 +359,11 @@ fn answer(mut stream: TcpStream, folder: &Path) -> Option<Vec<u8>> {
     None
 }
 
-/// What the probe's page tells, in headless Chromium with SwiftShader.
-fn in_chromium(folder: &Path, profile: &Path) -> Value {
+/// What a page of the folder tells, in headless Chromium with SwiftShader.
+fn in_chromium(folder: &Path, page: &str, profile: &Path) -> Value {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
-    let url = format!("http://{}/probe.html", listener.local_addr().unwrap());
+    let url = format!("http://{}/{page}", listener.local_addr().unwrap());
     let mut browser = Command::new("chromium")
         .args([
             "--headless",
@@ -402,12 +431,21 @@ fn a_browser_gives_what_predict_gives() {
         let folder = files.path("run/web");
         files.write("run/web/probe.html", PROBE);
         std::fs::copy(&path, folder.join("probe.png")).unwrap();
-        let result = in_chromium(&folder, &files.path("profile"));
+        // Wider than what is read back at a time, with colours under any transparency.
+        let clear = image::RgbaImage::from_raw(2100, 5, noise(4 * 2100 * 5)).unwrap();
+        clear.save(folder.join("clear.png")).unwrap();
+        let result = in_chromium(&folder, "probe.html", &files.path("profile"));
         assert!(result["error"].is_null(), "{result}");
-        let pixels = gpucnn::data::image::load(Path::new(&path), model.input()).unwrap();
-        let found: Vec<u8> = serde_json::from_value(result["pixels"].clone()).unwrap();
-        let apart = pixels.iter().zip(&found).filter(|(a, b)| a != b).count();
-        assert_eq!((found.len(), apart), (pixels.len(), 0), "{name}: pixels");
+        let load = |path: &Path| gpucnn::data::image::load(path, model.input()).unwrap();
+        let pixels = load(Path::new(&path));
+        for (key, expected) in [
+            ("pixels", &pixels),
+            ("transparent", &load(&folder.join("clear.png"))),
+        ] {
+            let found: Vec<u8> = serde_json::from_value(result[key].clone()).unwrap();
+            let apart = expected.iter().zip(&found).filter(|(a, b)| a != b).count();
+            assert_eq!((found.len(), apart), (expected.len(), 0), "{name}: {key}");
+        }
         let logits: Vec<f32> = serde_json::from_value(result["logits"].clone()).unwrap();
         assert_close(&logits, &expected(&model, &weights, &pixels), BOUND, name);
         for (found, expected) in items(&result, "top")
@@ -418,5 +456,22 @@ fn a_browser_gives_what_predict_gives() {
             let [f, e] = [found, expected].map(|p| p["probability"].as_f64().unwrap());
             assert!((f - e).abs() < 1e-4, "{f} {e}");
         }
+        dropped_early(&files, predicted);
     }
+}
+
+/// An image that is dropped before the model is there is classified once it is.
+fn dropped_early(files: &Files, predicted: &Value) {
+    let folder = files.path("run/web");
+    let page = std::fs::read_to_string(folder.join("index.html")).unwrap();
+    let script = "<script type=\"module\">";
+    assert_eq!(page.matches(script).count(), 1);
+    let page = page.replace(script, &format!("{EARLY}{script}"));
+    files.write("run/web/early.html", page);
+    let result = in_chromium(&folder, "early.html", &files.path("profile"));
+    assert_eq!(result["before"], "The model is loading …", "{result}");
+    let after = result["after"].as_str().unwrap();
+    assert!(after.ends_with(" ms"), "{result}");
+    let first = items(&result, "classes")[0].clone();
+    assert_eq!(first, predicted[0]["class"], "{result}");
 }

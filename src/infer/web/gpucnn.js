@@ -107,7 +107,7 @@ export class Model {
 
     /** The likeliest classes of a PNG or JPEG blob. */
     async classify(blob, top = 5) {
-        const pixels = await decode(blob, this.plan.input);
+        const pixels = await decode(blob, this.plan.input, this.device);
         const probabilities = softmax(await this.run(pixels));
         return probabilities
             .map((probability, i) => ({ class: this.plan.classes[i], probability }))
@@ -130,19 +130,55 @@ export function softmax(logits) {
 }
 
 /** A PNG or JPEG blob as bytes in the order [C, H, W], as `gpucnn predict` reads it. */
-export async function decode(blob, [channels, rows, columns]) {
+export async function decode(blob, [channels, rows, columns], device) {
     const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
     const bitmap = await createImageBitmap(blob, options);
     const { width, height } = bitmap;
-    const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-    context.drawImage(bitmap, 0, 0);
-    const { data } = context.getImageData(0, 0, width, height);
+    const data = await read(device, bitmap);
     const planes = [0, 1, 2].map((c) => resize(data, c, [height, width], [rows, columns]));
     const plane = rows * columns;
     const pixels = new Uint8Array(channels * plane);
     if (channels === 3) planes.forEach((p, c) => pixels.set(p, c * plane));
     else for (let i = 0; i < plane; i++) pixels[i] = Math.floor((2126 * planes[0][i] + 7152 * planes[1][i] + 722 * planes[2][i] + 5000) / 10000);
     return pixels;
+}
+
+/** The RGBA bytes of a bitmap. A canvas would give colours that were multiplied by alpha and divided again. */
+async function read(device, bitmap) {
+    const { width, height } = bitmap;
+    const data = new Uint8Array(4 * width * height);
+    const tile = Math.min(2048, device.limits.maxTextureDimension2D);
+    for (let y = 0; y < height; y += tile) {
+        for (let x = 0; x < width; x += tile) {
+            const size = [Math.min(tile, width - x), Math.min(tile, height - y)];
+            const pitch = 256 * Math.ceil((4 * size[0]) / 256);
+            const bytes = await readTile(device, bitmap, [x, y], size, pitch);
+            for (let row = 0; row < size[1]; row++) {
+                data.set(bytes.subarray(row * pitch, row * pitch + 4 * size[0]), 4 * ((y + row) * width + x));
+            }
+        }
+    }
+    return data;
+}
+
+/** A part of a bitmap, `pitch` bytes a row. */
+async function readTile(device, bitmap, origin, size, pitch) {
+    const usage = GPUTextureUsage.COPY_DST | GPUTextureUsage.COPY_SRC | GPUTextureUsage.RENDER_ATTACHMENT;
+    const texture = device.createTexture({ label: "image", size, format: "rgba8unorm", usage });
+    device.queue.copyExternalImageToTexture({ source: bitmap, origin }, { texture, premultipliedAlpha: false }, size);
+    const buffer = device.createBuffer({
+        label: "image",
+        size: pitch * size[1],
+        usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ,
+    });
+    const encoder = device.createCommandEncoder();
+    encoder.copyTextureToBuffer({ texture }, { buffer, bytesPerRow: pitch }, size);
+    device.queue.submit([encoder.finish()]);
+    await buffer.mapAsync(GPUMapMode.READ);
+    const bytes = new Uint8Array(buffer.getMappedRange().slice(0));
+    buffer.destroy();
+    texture.destroy();
+    return bytes;
 }
 
 /** One channel of RGBA bytes, resized with a triangle filter: columns first, then rows, in f32. */
