@@ -1,6 +1,8 @@
 //! A live view of a training in the terminal.
 
 mod draw;
+mod job;
+mod terminal;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -8,13 +10,16 @@ mod view;
 use crate::error::{Error, Result};
 use crate::train::{Config, Event, Observer, RunFolder, Seen};
 use draw::{Theme, draw};
-use ratatui::DefaultTerminal;
+use job::Job;
+use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::event::{self, Event as Input, KeyCode, KeyEventKind, KeyModifiers};
-use std::io::IsTerminal;
+use ratatui::{DefaultTerminal, Terminal};
+use std::io::{self, IsTerminal, stdout};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use terminal::Shown;
 use view::View;
 
 /// How long a key may wait to be noticed.
@@ -63,17 +68,16 @@ impl Dashboard {
     }
 
     fn open(&mut self) -> Result<()> {
-        let terminal = ratatui::try_init()
-            .map_err(|e| Error::Runtime(format!("the terminal shows no dashboard: {e}")))?;
-        // The hook that ratatui set gives the terminal back. Nothing is drawn after that.
-        let closing = self.closing.clone();
-        let restore = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            closing.store(true, Ordering::Relaxed);
-            restore(panic);
-        }));
+        let fail = |e| Error::Runtime(format!("the terminal shows no dashboard: {e}"));
+        let shown = Shown::default();
+        shown.give_back_on_panic();
+        let job = Job::control(&self.closing).map_err(fail)?;
+        let terminal = Terminal::new(CrosstermBackend::new(stdout())).map_err(fail)?;
+        shown.take().map_err(fail)?;
         let screen = Screen {
             terminal,
+            shown,
+            job,
             view: self.view.clone(),
             controls: self.controls.clone(),
             closing: self.closing.clone(),
@@ -134,6 +138,8 @@ fn locked(view: &Mutex<View>) -> MutexGuard<'_, View> {
 /// The terminal and who sits before it, in a thread of its own.
 struct Screen {
     terminal: DefaultTerminal,
+    shown: Shown,
+    job: Job,
     view: Arc<Mutex<View>>,
     controls: Controls,
     closing: Arc<AtomicBool>,
@@ -143,45 +149,100 @@ struct Screen {
     asked: usize,
 }
 
+/// What a key or a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Stop,
+    /// Ctrl-Z; as a key it is meant for whatever runs with the program too.
+    Sleep {
+        all: bool,
+    },
+    /// The terminal is another one than before.
+    Redraw,
+}
+
 impl Screen {
     fn run(mut self) {
         while !self.closing.load(Ordering::Relaxed) {
             // A terminal that is gone is no reason to end: the signal for that is.
-            if self.draw().is_err() || self.listen().is_err() {
+            let wish = self.draw().and_then(|()| self.listen());
+            let followed = wish.and_then(|wish| match wish {
+                Some(Wish::Stop) => {
+                    self.stop();
+                    Ok(())
+                }
+                Some(Wish::Sleep { all }) => self.sleep(all),
+                Some(Wish::Redraw) => self.come_back(),
+                None if !self.shown.is_so() => self.come_back(),
+                None => Ok(()),
+            });
+            if followed.is_err() {
                 std::thread::sleep(FRAME);
             }
         }
-        ratatui::restore();
+        self.shown.give_back();
     }
 
-    fn draw(&mut self) -> std::io::Result<()> {
+    fn draw(&mut self) -> io::Result<()> {
         let (elapsed, theme) = (self.begin.elapsed(), self.theme);
         let view = locked(&self.view);
-        self.terminal
-            .draw(|frame| draw(frame, &view, theme, elapsed))?;
-        Ok(())
+        let terminal = &mut self.terminal;
+        self.shown.draw(|| {
+            terminal.draw(|frame| draw(frame, &view, theme, elapsed))?;
+            Ok(())
+        })
     }
 
     /// Takes keys and signals until it is time for a frame.
-    fn listen(&mut self) -> std::io::Result<()> {
+    fn listen(&mut self) -> io::Result<Option<Wish>> {
         let until = Instant::now() + FRAME;
         while Instant::now() < until && !self.closing.load(Ordering::Relaxed) {
-            let mut asks = self.controls.signalled.swap(false, Ordering::Relaxed);
-            if event::poll(TURN)? {
-                match event::read()? {
+            if self.controls.signalled.swap(false, Ordering::Relaxed) {
+                return Ok(Some(Wish::Stop));
+            }
+            if self.job.asked() {
+                return Ok(Some(Wish::Sleep { all: false }));
+            }
+            if self.job.woken() {
+                return Ok(Some(Wish::Redraw));
+            }
+            // Keys are for whoever has the terminal.
+            if !self.shown.is_so() {
+                std::thread::sleep(TURN);
+            } else if event::poll(TURN)? {
+                let wish = match event::read()? {
                     Input::Key(key) if key.kind == KeyEventKind::Press => {
-                        asks |= asks_to_stop(key.code, key.modifiers);
+                        wish(key.code, key.modifiers)
                     }
-                    Input::Resize(..) => return Ok(()),
-                    _ => {}
+                    Input::Resize(..) => return Ok(None),
+                    _ => None,
+                };
+                if wish.is_some() {
+                    return Ok(wish);
                 }
             }
-            if asks {
-                self.stop();
-                return Ok(());
-            }
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Leaves the terminal to the shell until the program is told to go on.
+    fn sleep(&mut self, all: bool) -> io::Result<()> {
+        self.shown.give_back();
+        self.job.sleep(all);
+        self.come_back()
+    }
+
+    /// Takes the terminal again, once it listens to this program: until then the training goes
+    /// on in the background.
+    fn come_back(&mut self) -> io::Result<()> {
+        self.job.woken();
+        if !Job::is_in_front() {
+            self.shown.lose();
+            return Ok(());
+        }
+        self.shown.take()?;
+        let terminal = &mut self.terminal;
+        self.shown.draw(|| terminal.clear())
     }
 
     fn stop(&mut self) {
@@ -189,17 +250,19 @@ impl Screen {
         self.controls.stop.store(true, Ordering::Relaxed);
         locked(&self.view).stopping = true;
         if self.asked > 1 {
-            ratatui::restore();
+            self.shown.give_back();
             (self.controls.end)();
         }
     }
 }
 
-/// Whether a key stops the training. In this mode of the terminal Ctrl-C is a key.
-fn asks_to_stop(code: KeyCode, modifiers: KeyModifiers) -> bool {
+/// What a key asks for. In this mode of the terminal Ctrl-C and Ctrl-Z are keys.
+fn wish(code: KeyCode, modifiers: KeyModifiers) -> Option<Wish> {
+    let control = modifiers.contains(KeyModifiers::CONTROL);
     match code {
-        KeyCode::Char('c') => modifiers.contains(KeyModifiers::CONTROL),
-        KeyCode::Char('q' | 'Q') => true,
-        _ => false,
+        KeyCode::Char('c') if control => Some(Wish::Stop),
+        KeyCode::Char('z') if control => Some(Wish::Sleep { all: true }),
+        KeyCode::Char('q' | 'Q') => Some(Wish::Stop),
+        _ => None,
     }
 }

@@ -199,7 +199,14 @@ fn stopping_is_told_and_keys_ask_for_it() {
     let (lines, _) = screen(&view, COLORS, [80, 24]);
     assert!(lines[23].starts_with("stopping"), "{lines:?}");
     let none = KeyModifiers::NONE;
-    assert!(asks_to_stop(KeyCode::Char('q'), none));
-    assert!(asks_to_stop(KeyCode::Char('c'), KeyModifiers::CONTROL));
-    assert!(!asks_to_stop(KeyCode::Char('c'), none) && !asks_to_stop(KeyCode::Esc, none));
+    let control = KeyModifiers::CONTROL;
+    assert_eq!(wish(KeyCode::Char('q'), none), Some(Wish::Stop));
+    assert_eq!(wish(KeyCode::Char('c'), control), Some(Wish::Stop));
+    assert_eq!(
+        wish(KeyCode::Char('z'), control),
+        Some(Wish::Sleep { all: true })
+    );
+    for key in [KeyCode::Char('c'), KeyCode::Char('z'), KeyCode::Esc] {
+        assert_eq!(wish(key, none), None);
+    }
 }
