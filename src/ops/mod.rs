@@ -19,7 +19,6 @@ pub mod binary;
 pub mod concat;
 pub mod conv2d;
 pub mod cross_entropy;
-pub mod drop_path;
 pub mod dropout;
 pub mod elementwise_loss;
 pub mod fill;
@@ -294,7 +293,6 @@ pub fn registry() -> Vec<Entry> {
         concat::ENTRIES,
         conv2d::ENTRIES,
         cross_entropy::ENTRIES,
-        drop_path::ENTRIES,
         dropout::ENTRIES,
         elementwise_loss::ENTRIES,
         fill::ENTRIES,

@@ -4,7 +4,8 @@ use super::single;
 use crate::error::Result;
 use crate::model::layer::{Lower, Lowering};
 use crate::model::{Mode, values};
-use crate::ops::{Value, drop_path, dropout};
+use crate::ops::Value;
+use crate::ops::dropout::{self, Per};
 use serde::{Deserialize, Serialize};
 
 /// Dropout (Srivastava et al. 2014), any shape: in training each element is zero with
@@ -27,13 +28,7 @@ impl Dropout {
 
 impl Lower for Dropout {
     fn lower(&self, lowering: &mut Lowering<'_>, inputs: &[Value]) -> Result<Value> {
-        let x = single(lowering, inputs)?;
-        values::check_fraction(lowering, "rate", self.rate)?;
-        if lowering.mode() == Mode::Inference || self.rate == 0.0 {
-            return Ok(x);
-        }
-        let (rate, key) = (self.rate, lowering.index());
-        lowering.op(dropout::Dropout { rate, key }, &[x])
+        dropped(lowering, inputs, Per::Element, self.rate)
     }
 }
 
@@ -58,12 +53,16 @@ impl DropPath {
 
 impl Lower for DropPath {
     fn lower(&self, lowering: &mut Lowering<'_>, inputs: &[Value]) -> Result<Value> {
-        let x = single(lowering, inputs)?;
-        values::check_fraction(lowering, "rate", self.rate)?;
-        if lowering.mode() == Mode::Inference || self.rate == 0.0 {
-            return Ok(x);
-        }
-        let (rate, key) = (self.rate, lowering.index());
-        lowering.op(drop_path::DropPath { rate, key }, &[x])
+        dropped(lowering, inputs, Per::Image, self.rate)
     }
+}
+
+fn dropped(lowering: &mut Lowering<'_>, inputs: &[Value], per: Per, rate: f64) -> Result<Value> {
+    let x = single(lowering, inputs)?;
+    values::check_fraction(lowering, "rate", rate)?;
+    if lowering.mode() == Mode::Inference || rate == 0.0 {
+        return Ok(x);
+    }
+    let key = lowering.index();
+    lowering.op(dropout::Dropout { per, rate, key }, &[x])
 }

@@ -9,7 +9,7 @@ use crate::formats::onnx::tensor::{Element, Tensor};
 use crate::ops::Value;
 use crate::ops::activation::{Activation, Function};
 use crate::ops::binary::{Binary, BinaryOp};
-use crate::ops::dropout::Dropout;
+use crate::ops::dropout::{Dropout, Per};
 use crate::ops::select::Select;
 use crate::ops::unary::{Unary, UnaryOp};
 use std::rc::Rc;
@@ -385,7 +385,8 @@ fn dropout(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
         }
         // Each node has a mask of its own.
         let key = lowering.graph.nodes().len() as u32 + 1;
-        outputs[0] = Item::float(lowering.op(call, Dropout { rate, key }, &[x])?);
+        let per = Per::Element;
+        outputs[0] = Item::float(lowering.op(call, Dropout { per, rate, key }, &[x])?);
     }
     if masked {
         let ones = vec![1; dims.iter().product()];
