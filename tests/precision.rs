@@ -9,8 +9,9 @@ use gpucnn::graph::{Backend, GpuBackend};
 use gpucnn::model::{Activation, BatchNorm2d, Conv2d, Dense, Flatten, MaxPool2d, Model, Pad};
 use gpucnn::ops::Draw;
 use gpucnn::ops::activation::Function::Relu;
-use gpucnn::train::{Callbacks, Config, Event, Precision, RunFolder, Weights, train};
+use gpucnn::train::{Config, Event, Precision, Weights};
 use safetensors::SafeTensors;
+use support::training::trained;
 
 /// Grey images of 12 by 12 whose class is the quarter that is bright.
 fn quarters(len: usize) -> Dataset {
@@ -57,28 +58,17 @@ struct Run {
 
 impl Run {
     fn new(backend: Box<dyn Backend>, weights: &Weights, config: &Config) -> Self {
-        let (model, data) = (model(), quarters(96));
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("run");
-        let mut folder = RunFolder::create(Some(&path), &model, config, &data.classes).unwrap();
+        let run = trained(&model(), weights, &quarters(96), config, backend);
+        run.result.unwrap();
         let (mut losses, mut memory) = (Vec::new(), 0);
-        let mut keep = |event| match event {
-            Event::Start { memory: bytes, .. } => memory = bytes[1],
-            Event::Step { loss, .. } => losses.push(loss),
-            _ => {}
-        };
-        let callbacks = Callbacks::new(&mut keep);
-        train(
-            &model,
-            &data,
-            config,
-            weights,
-            backend,
-            &mut folder,
-            callbacks,
-        )
-        .unwrap();
-        let newest = std::fs::read(&folder.checkpoints()[0]).unwrap();
+        for event in &run.events {
+            match event {
+                Event::Start { memory: bytes, .. } => memory = bytes[1],
+                Event::Step { loss, .. } => losses.push(*loss),
+                _ => {}
+            }
+        }
+        let newest = std::fs::read(&run.folder.checkpoints()[0]).unwrap();
         let states = SafeTensors::deserialize(&newest).unwrap();
         let scale = states.tensor("loss_scale").ok();
         let scale = scale.map(|s| f32::from_le_bytes(s.data()[..4].try_into().unwrap()));

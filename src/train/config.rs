@@ -338,6 +338,18 @@ impl Config {
     /// # Errors
     /// [`Error::Usage`] that names the flag, the range and what was found.
     pub fn check(&self) -> Result<()> {
+        self.check_counts()?;
+        self.check_numbers()?;
+        self.check_shares()?;
+        self.check_together()?;
+        self.schedule(1)?;
+        self.monitor()?;
+        self.augmentation()?;
+        self.normalize.as_deref().map_or(Ok(()), normalize::check)?;
+        self.optimizer().map(drop)
+    }
+
+    fn check_counts(&self) -> Result<()> {
         let counts = [
             ("--epochs", Some(self.epochs)),
             ("--batch-size", Some(self.batch_size)),
@@ -353,6 +365,10 @@ impl Config {
             let value = value.unwrap_or(1);
             require(flag, i32::try_from(value).is_ok(), "below 2^31", value)?;
         }
+        Ok(())
+    }
+
+    fn check_numbers(&self) -> Result<()> {
         let positive = [
             ("--learning-rate", Some(self.learning_rate)),
             ("--schedule-factor", Some(self.schedule_factor)),
@@ -373,54 +389,46 @@ impl Config {
             let fine = value.is_finite() && value >= 0.0;
             require(flag, fine, "zero or a positive number", value)?;
         }
-        let split = self.val_split.unwrap_or(0.5);
-        require(
-            "--val-split",
-            split > 0.0 && split < 1.0,
-            "between 0 and 1",
-            split,
-        )?;
-        let ema = self.ema.unwrap_or(0.5);
-        require("--ema", ema > 0.0 && ema < 1.0, "between 0 and 1", ema)?;
-        if self.clip_norm.is_some() && self.clip_value.is_some() {
-            let problem = "--clip-norm and --clip-value exclude each other; give one";
-            return Err(Error::Usage(problem.into()));
-        }
-        let to = self.prune_to.unwrap_or(0.5);
-        require("--prune-to", to > 0.0 && to < 1.0, "between 0 and 1", to)?;
-        let over = self.prune_over;
-        require(
-            "--prune-over",
-            (0.0..=1.0).contains(&over),
-            "from 0 to 1",
-            over,
-        )?;
-        if self.device == "cpu" && self.precision == Precision::F16 {
-            let problem = "--precision f16 is for GPUs and software adapters; --device cpu \
-                           computes in f64 and keeps f32";
-            return Err(Error::Usage(problem.into()));
-        }
-        if self.optimizer()?.matrices.is_some() && (self.clip_norm.or(self.clip_value)).is_some() {
-            let problem = "--clip-norm and --clip-value do not go with muon, whose steps have one \
-                           size however large the gradient is; leave them out";
-            return Err(Error::Usage(problem.into()));
-        }
-        let smoothing = self.label_smoothing;
-        let fine = (0.0..1.0).contains(&smoothing);
-        require(
-            "--label-smoothing",
-            fine,
-            "from 0 up to 1, excluded",
-            smoothing,
-        )?;
         let wanted = format!("less than the {} epochs", self.epochs);
         let shorter = self.warmup < self.epochs as f64;
-        require("--warmup", shorter, &wanted, self.warmup)?;
-        self.schedule(1)?;
-        self.monitor()?;
-        self.augmentation()?;
-        self.normalize.as_deref().map_or(Ok(()), normalize::check)?;
-        self.optimizer().map(drop)
+        require("--warmup", shorter, &wanted, self.warmup)
+    }
+
+    fn check_shares(&self) -> Result<()> {
+        for (flag, value) in [
+            ("--val-split", self.val_split),
+            ("--ema", self.ema),
+            ("--prune-to", self.prune_to),
+        ] {
+            let value = value.unwrap_or(0.5);
+            require(flag, value > 0.0 && value < 1.0, "between 0 and 1", value)?;
+        }
+        let over = self.prune_over;
+        let fine = (0.0..=1.0).contains(&over);
+        require("--prune-over", fine, "from 0 to 1", over)?;
+        let smoothing = self.label_smoothing;
+        let fine = (0.0..1.0).contains(&smoothing);
+        let wanted = "from 0 up to 1, excluded";
+        require("--label-smoothing", fine, wanted, smoothing)
+    }
+
+    /// What does not go with what.
+    fn check_together(&self) -> Result<()> {
+        let clips = [self.clip_norm, self.clip_value].map(|clip| clip.is_some());
+        let f16_on_cpu = self.device == "cpu" && self.precision == Precision::F16;
+        let steps_of_one_size = self.optimizer()?.matrices.is_some();
+        let problem = if clips == [true, true] {
+            "--clip-norm and --clip-value exclude each other; give one"
+        } else if f16_on_cpu {
+            "--precision f16 is for GPUs and software adapters; --device cpu computes in f64 and \
+             keeps f32"
+        } else if steps_of_one_size && clips != [false, false] {
+            "--clip-norm and --clip-value do not go with muon, whose steps have one size however \
+             large the gradient is; leave them out"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Usage(problem.into()))
     }
 }
 

@@ -4,6 +4,7 @@
     reason = "each test binary uses its own part of this module"
 )]
 
+pub mod small;
 pub mod training;
 
 use gpucnn::gpu::half::Half;

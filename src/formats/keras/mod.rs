@@ -9,6 +9,7 @@ mod export;
 mod fields;
 mod functions;
 mod layers;
+mod place;
 mod training;
 mod weights;
 
