@@ -1,4 +1,4 @@
-//! `gpucnn run`: arrays in, arrays out, of the types the model has.
+//! `gpucnn run`: arrays in, arrays out, of the types the model has; and `gpucnn import`.
 
 mod files;
 
@@ -70,4 +70,21 @@ fn an_integer_that_the_type_does_not_hold_is_refused() {
     for text in ["in.npz", "x: 2147483648 is no I32"] {
         assert!(message.contains(text), "no {text:?} in: {message}");
     }
+}
+
+#[test]
+fn an_imported_run_asks_for_a_data_set() {
+    let files = Files::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/onnx_import");
+    let model = root.join("mobile.onnx").display().to_string();
+    let import = ["import", &model, "--out", "run"];
+    gpucnn(&files, &import).assert().success();
+    let eval = ["eval", "run", "--device", "cpu"];
+    let refused = gpucnn(&files, &eval).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        message.contains("no data set is named; give one with --data"),
+        "{message}"
+    );
 }

@@ -88,21 +88,23 @@ fn as_tensor(array: &npy::Array, wanted: Option<Element>) -> Result<Tensor, Stri
     let dims = array.shape().to_vec();
     let integer = wanted
         .filter(|e| *e != Element::F32)
-        .unwrap_or(Element::I64);
+        .unwrap_or(match array.elements() {
+            npy::Elements::U8(_) => Element::U8,
+            _ => Element::I64,
+        });
+    let integers = |data: &mut dyn Iterator<Item = i64>| {
+        let data: Vec<i64> = data.collect();
+        match data.iter().find(|x| integer.wrap(**x) != **x) {
+            Some(other) => Err(format!(
+                "{other} is no {integer:?}, which the model expects"
+            )),
+            None => Ok(Tensor::integers(dims.clone(), integer, data)),
+        }
+    };
     Ok(match array.elements() {
         npy::Elements::F32(_) | npy::Elements::F64(_) => Tensor::floats(dims, array.to_f32()),
-        npy::Elements::Int(data) => {
-            if let Some(other) = data.iter().find(|x| integer.wrap(**x) != **x) {
-                return Err(format!(
-                    "{other} is no {integer:?}, which the model expects"
-                ));
-            }
-            Tensor::integers(dims, integer, data.clone())
-        }
-        npy::Elements::U8(data) => {
-            let data = data.iter().map(|x| i64::from(*x));
-            Tensor::integers(dims, Element::U8, data.collect())
-        }
+        npy::Elements::Int(data) => integers(&mut data.iter().copied())?,
+        npy::Elements::U8(data) => integers(&mut data.iter().map(|x| i64::from(*x)))?,
         npy::Elements::Bool(data) => {
             let data = data.iter().map(|x| i64::from(*x));
             Tensor::integers(dims, Element::Bool, data.collect())

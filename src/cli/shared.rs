@@ -140,6 +140,11 @@ pub fn load_trained(path: &Path, best: bool) -> Result<Trained> {
 /// user should know of it. Image files are decoded as they are needed where they take more than
 /// `host_budget` MiB.
 pub fn load_data(name: &str, shape: [usize; 3], host_budget: Option<u64>) -> Result<Dataset> {
+    // An imported run does not say what it was trained on.
+    if name.is_empty() {
+        let problem = "no data set is named; give one with --data";
+        return Err(Error::Usage(problem.into()));
+    }
     load_as(name, Some(shape), host_budget)
 }
 

@@ -6,6 +6,7 @@ mod graph;
 mod import;
 pub mod proto;
 mod read;
+mod small;
 mod tensor;
 mod write;
 

@@ -229,6 +229,22 @@ pub mod data_type {
     pub const UINT64: i32 = 13;
     /// 16-bit float with float's range.
     pub const BFLOAT16: i32 = 16;
+    /// 8-bit float without infinities.
+    pub const FLOAT8E4M3FN: i32 = 17;
+    /// 8-bit float without infinities and -0.
+    pub const FLOAT8E4M3FNUZ: i32 = 18;
+    /// 8-bit float.
+    pub const FLOAT8E5M2: i32 = 19;
+    /// 8-bit float without infinities and -0.
+    pub const FLOAT8E5M2FNUZ: i32 = 20;
+    /// 4-bit unsigned integer, two a byte.
+    pub const UINT4: i32 = 21;
+    /// 4-bit signed integer, two a byte.
+    pub const INT4: i32 = 22;
+    /// 4-bit float, two a byte.
+    pub const FLOAT4E2M1: i32 = 23;
+    /// 8-bit power of two.
+    pub const FLOAT8E8M0: i32 = 24;
 }
 
 /// A value's name and type.

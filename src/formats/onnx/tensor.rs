@@ -1,13 +1,18 @@
 //! Tensors of ONNX files on the host.
 
 use super::proto::{TensorProto, data_type};
+use super::small::Small;
 use half::{bf16, f16};
 
 /// An element type. All floats are computed, and so held, in 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Element {
-    /// 32-bit float; also read from 16-bit and 64-bit floats.
+    /// 32-bit float; also read from floats of 4, 8, 16 and 64 bits.
     F32,
+    /// 4-bit unsigned integer.
+    U4,
+    /// 4-bit signed integer.
+    I4,
     /// 8-bit unsigned integer.
     U8,
     /// 8-bit signed integer.
@@ -35,6 +40,9 @@ impl Element {
             data_type::FLOAT | data_type::FLOAT16 | data_type::BFLOAT16 | data_type::DOUBLE => {
                 Self::F32
             }
+            small if Small::of(small).is_some() => Self::F32,
+            data_type::UINT4 => Self::U4,
+            data_type::INT4 => Self::I4,
             data_type::UINT8 => Self::U8,
             data_type::INT8 => Self::I8,
             data_type::UINT16 => Self::U16,
@@ -51,6 +59,8 @@ impl Element {
     /// An integer as this type holds it: its low bits.
     pub fn wrap(self, x: i64) -> i64 {
         match self {
+            Self::U4 => x & 15,
+            Self::I4 => ((x & 15) ^ 8) - 8,
             Self::U8 => i64::from(x as u8),
             Self::I8 => i64::from(x as i8),
             Self::U16 => i64::from(x as u16),
@@ -65,6 +75,8 @@ impl Element {
     /// The smallest and the largest value of a small integer type.
     pub fn range(self) -> Option<[i64; 2]> {
         Some(match self {
+            Self::U4 => [0, 15],
+            Self::I4 => [-8, 7],
             Self::U8 => [0, u8::MAX.into()],
             Self::I8 => [i8::MIN.into(), i8::MAX.into()],
             Self::U16 => [0, u16::MAX.into()],
@@ -156,8 +168,9 @@ impl Tensor {
     pub fn to_numpy(&self) -> (&'static str, Vec<u8>) {
         let (descr, size) = match self.element {
             Element::F32 => ("<f4", 4),
-            Element::U8 => ("|u1", 1),
-            Element::I8 => ("|i1", 1),
+            // NumPy has none of 4 bits.
+            Element::U4 | Element::U8 => ("|u1", 1),
+            Element::I4 | Element::I8 => ("|i1", 1),
             Element::U16 => ("<u2", 2),
             Element::I16 => ("<i2", 2),
             Element::U32 => ("<u4", 4),
@@ -222,10 +235,17 @@ impl Tensor {
                 proto.data_type, proto.dims
             ));
         };
-        let data = match raw.or(proto.raw_data.as_deref()) {
+        let mut data = match raw.or(proto.raw_data.as_deref()) {
             Some(raw) => from_bytes(raw, proto.data_type),
             None => from_lists(proto, element),
         };
+        if is_packed(proto.data_type) && count(&dims).is_some_and(|n| n % 2 == 1) {
+            // The last half byte is none.
+            match &mut data {
+                Data::Float(data) => data.truncate(data.len().saturating_sub(1)),
+                Data::Int(data) => data.truncate(data.len().saturating_sub(1)),
+            }
+        }
         let tensor = Self {
             dims,
             element,
@@ -236,6 +256,29 @@ impl Tensor {
             return Err(problem);
         }
         Ok(tensor)
+    }
+}
+
+/// Whether two elements share a byte.
+fn is_packed(data_type: i32) -> bool {
+    matches!(
+        data_type,
+        data_type::UINT4 | data_type::INT4 | data_type::FLOAT4E2M1
+    )
+}
+
+/// Elements of 4 or 8 bits; of two in a byte the low half is the first.
+fn from_small(raw: &[u8], data_type: i32) -> Data {
+    let codes: Vec<u8> = match is_packed(data_type) {
+        true => raw.iter().flat_map(|b| [b & 15, b >> 4]).collect(),
+        false => raw.to_vec(),
+    };
+    match (Small::of(data_type), Element::of(data_type)) {
+        (Some(small), _) => Data::Float(codes.iter().map(|c| small.decode(*c)).collect()),
+        (None, element) => {
+            let wrap = |c: &u8| element.map_or(0, |e| e.wrap(i64::from(*c)));
+            Data::Int(codes.iter().map(wrap).collect())
+        }
     }
 }
 
@@ -256,6 +299,7 @@ fn from_bytes(raw: &[u8], data_type: i32) -> Data {
         data_type::UINT32 => Data::Int(each(raw, |b| u32::from_le_bytes(b).into())),
         data_type::INT32 => Data::Int(each(raw, |b| i32::from_le_bytes(b).into())),
         data_type::UINT64 | data_type::INT64 => Data::Int(each(raw, i64::from_le_bytes)),
+        small if Small::of(small).is_some() || is_packed(small) => from_small(raw, small),
         // UINT8 and BOOL.
         _ => Data::Int(raw.iter().map(|b| i64::from(*b)).collect()),
     }
@@ -273,6 +317,10 @@ fn from_lists(proto: &TensorProto, element: Element) -> Data {
         data_type::BFLOAT16 => {
             let bits = small.map(|x| bf16::from_bits(*x as u16).to_f32());
             Data::Float(bits.collect())
+        }
+        data_type if Small::of(data_type).is_some() || is_packed(data_type) => {
+            let bytes: Vec<u8> = small.map(|x| *x as u8).collect();
+            from_small(&bytes, data_type)
         }
         data_type::INT64 => Data::Int(proto.int64_data.clone()),
         data_type::UINT32 | data_type::UINT64 => {

@@ -5,6 +5,7 @@ use super::{Item, Lowering, Write};
 use crate::error::Result;
 use crate::formats::onnx::proto::data_type;
 use crate::formats::onnx::read::{Attribute, Node};
+use crate::formats::onnx::small::Small;
 use crate::formats::onnx::tensor::{Element, Tensor};
 use crate::ops::Value;
 use crate::ops::activation::{Activation, Function};
@@ -172,20 +173,24 @@ fn target(node: &Node) -> Option<i32> {
 /// Whether a cast from `from` changes no number, or makes truth values, so that the device
 /// can do it.
 pub(super) fn casts_on_device(node: &Node, from: Element) -> bool {
-    match (from, target(node).and_then(Element::of)) {
+    let stated = target(node);
+    if stated.and_then(Small::of).is_some() {
+        return false;
+    }
+    match (from, stated.and_then(Element::of)) {
         (_, Some(Element::F32 | Element::Bool)) | (Element::Bool, Some(_)) => true,
         (from, to) => to == Some(from),
     }
 }
 
-/// Floats of 16 bits are rounded to them, those of 64 stay as they are.
+/// What becomes a float of 16 bits is rounded to it.
 fn cast(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
     let (x, from) = call.number(lowering, 0)?;
     let stated = target(call.node);
     let to = stated.and_then(Element::of);
     let to = to.ok_or_else(|| call.error("casts to a type that is not read"))?;
     if !casts_on_device(call.node, from) {
-        return Err(call.error("casts to integers are done of constants only"));
+        return Err(call.error("casts to integers and small floats are done of constants only"));
     }
     let y = match to {
         Element::Bool if from != Element::Bool => {
@@ -456,9 +461,16 @@ fn quantised(call: &Call<'_>) -> Result<Element> {
         None if stated != 0 => Element::of(i32::try_from(stated).unwrap_or(0)),
         None => Some(Element::U8),
     };
-    let small = [Element::U8, Element::I8, Element::U16, Element::I16];
+    let small = [
+        Element::U4,
+        Element::I4,
+        Element::U8,
+        Element::I8,
+        Element::U16,
+        Element::I16,
+    ];
     let element = element.filter(|e| small.contains(e));
-    element.ok_or_else(|| call.error("expected integers of 8 or 16 bits as result"))
+    element.ok_or_else(|| call.error("expected integers of 4, 8 or 16 bits as result"))
 }
 
 /// `round(x / scale) + zero`, kept within the integers of the type; on the device as floats.

@@ -3,6 +3,7 @@
 use super::{Call, broadcast, nth};
 use crate::error::Result;
 use crate::formats::onnx::proto::data_type;
+use crate::formats::onnx::small::Small;
 use crate::formats::onnx::tensor::{Data, Element, Tensor};
 use half::{bf16, f16};
 use std::cmp::Ordering;
@@ -229,7 +230,12 @@ pub(super) fn cast(call: &Call<'_>, tensors: &[Rc<Tensor>]) -> Result<Vec<Tensor
     let dims = x.dims.clone();
     Ok(vec![match (&x.data, to) {
         (_, Element::F32) => {
+            let (small, saturate) = (Small::of(stated), call.int("saturate", 1)? != 0);
+            if small == Some(Small::E8M0) && call.text("round_mode", "up")? != "up" {
+                return Err(call.error("attribute round_mode: expected \"up\""));
+            }
             let round = |x: f32| match stated {
+                _ if small.is_some() => small.map_or(x, |s| s.round(x, saturate)),
                 data_type::FLOAT16 => f16::from_f32(x).to_f32(),
                 data_type::BFLOAT16 => bf16::from_f32(x).to_f32(),
                 _ => x,
