@@ -11,16 +11,16 @@ const LANES: ShaderFile = shader!("matmul/lanes.wgsl");
 const PUT: ShaderFile = shader!("matmul/put.wgsl");
 const PUT_QUAD: ShaderFile = shader!("matmul/put_quad.wgsl");
 
-/// Rows of a tile: more would not fit the instruction cache, unrolled.
-const MOST_ROWS: usize = 32;
+/// Rows of a tile and terms a step: more rows would not fit the instruction cache, unrolled;
+/// so many uses make up for loading and storing an accumulator.
+const LARGE: [usize; 2] = [32, 8];
 
-/// Rows of a tile of a small product: the driver's compiler takes a quarter of the time, which
-/// no saving in the product makes up for.
-const FEW_ROWS: usize = 8;
-const SMALL_PRODUCT: usize = 1 << 19;
-
-/// Terms a step: so many uses make up for loading and storing an accumulator.
-const DEPTH: usize = 8;
+/// The same for products below so many terms. A driver's compiler takes in proportion to the
+/// unrolled body, which a small product never makes up for.
+const MEDIUM_BELOW: usize = 1 << 24;
+const MEDIUM: [usize; 2] = [32, 4];
+const SMALL_BELOW: usize = 1 << 19;
+const SMALL: [usize; 2] = [8, 8];
 
 /// Workgroups that keep a few cores busy, and the least terms worth a second pass.
 const BUSY_WORKGROUPS: usize = 4;
@@ -30,9 +30,10 @@ const LEAST_SPLIT_K: usize = 512;
 pub(super) fn launch(profile: &Profile, op: &MatMul, extents: &Extents) -> Launch {
     let Extents { m, n, k, .. } = *extents;
     let lanes = lanes::lanes(profile);
-    let most_rows = match m * n * k < SMALL_PRODUCT {
-        true => FEW_ROWS,
-        false => MOST_ROWS,
+    let [most_rows, depth] = match m * n * k {
+        ..SMALL_BELOW => SMALL,
+        ..MEDIUM_BELOW => MEDIUM,
+        _ => LARGE,
     };
     let rows = m.next_multiple_of(4).min(most_rows);
     let tiles = m.div_ceil(rows) * n.div_ceil(4 * lanes);
@@ -64,9 +65,9 @@ pub(super) fn launch(profile: &Profile, op: &MatMul, extents: &Extents) -> Launc
         .set("N", n)
         .set("K", k)
         .set("SPLITS", splits)
-        .set("SPLIT_K", k.div_ceil(splits).next_multiple_of(DEPTH))
+        .set("SPLIT_K", k.div_ceil(splits).next_multiple_of(depth))
         .set("ROWS", rows)
-        .set("DEPTH", DEPTH)
+        .set("DEPTH", depth)
         .set("TRANSPOSE_A", op.transpose_a)
         .set("TRANSPOSE_B", op.transpose_b)
         .set("QUADS_A", quads[0])
