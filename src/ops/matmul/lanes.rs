@@ -32,7 +32,7 @@ pub(super) fn launch(profile: &Profile, op: &MatMul, extents: &Extents) -> Launc
     let lanes = lanes::lanes(profile);
     let [most_rows, depth] = match m * n * k {
         ..SMALL_BELOW => SMALL,
-        ..MEDIUM_BELOW => MEDIUM,
+        SMALL_BELOW..MEDIUM_BELOW => MEDIUM,
         _ => LARGE,
     };
     let rows = m.next_multiple_of(4).min(most_rows);
