@@ -10,7 +10,8 @@ use std::collections::HashMap;
 /// file's order.
 ///
 /// Floats are computed on the backend, in 32 bits; integers on the host, exactly. Where
-/// integers, or the shape of something, follow from floats, the graph is run up to there.
+/// integers, the shape of something or elements picked one by one follow from floats, the
+/// graph is run up to there.
 ///
 /// # Errors
 /// If an input is missing, superfluous or of another type than the file declares, a node

@@ -98,6 +98,38 @@ pub(super) fn of_many(
     Ok(vec![(*total).clone()])
 }
 
+/// What a division leaves: with the divisor's sign, or by `fmod` with the dividend's.
+pub(super) fn remainder(call: &Call<'_>, tensors: &[Rc<Tensor>]) -> Result<Vec<Tensor>> {
+    let [a, b] = [nth(call, tensors, 0)?, nth(call, tensors, 1)?];
+    expect_one_type(call, a, b)?;
+    let fmod = call.flag("fmod")?;
+    let (dims, [from_a, from_b]) = broadcast(call, &a.dims, &b.dims)?;
+    let places = from_a.into_iter().zip(from_b);
+    let of_integers = |a: i64, b: i64, unsigned: bool| match (b, unsigned, fmod) {
+        // Not defined; it must not stop the program.
+        (0, ..) => 0,
+        (_, true, _) => (a as u64 % b as u64) as i64,
+        (_, _, true) => a.wrapping_rem(b),
+        _ => {
+            let rest = a.wrapping_rem(b);
+            let other_sign = rest != 0 && (rest < 0) != (b < 0);
+            if other_sign { rest + b } else { rest }
+        }
+    };
+    Ok(vec![match (&a.data, &b.data) {
+        (Data::Int(x), Data::Int(y)) => {
+            let unsigned = a.element == Element::U64;
+            let data = places.map(|(i, j)| of_integers(x[i], y[j], unsigned));
+            Tensor::integers(dims, a.element, data.collect())
+        }
+        _ if !fmod => return Err(call.error("attribute fmod: expected 1 for floats")),
+        _ => {
+            let (x, y) = (a.to_floats(), b.to_floats());
+            Tensor::floats(dims, places.map(|(i, j)| x[i] % y[j]).collect())
+        }
+    }])
+}
+
 /// A function of one integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UnaryInteger {

@@ -2,6 +2,7 @@
 
 mod arithmetic;
 mod moves;
+mod places;
 mod reduce;
 
 use super::call::Call;
@@ -32,6 +33,8 @@ const OPERATORS: &[(&str, Compute)] = &[
     ("Expand", moves::expand),
     ("Flatten", moves::flatten),
     ("Gather", moves::gather),
+    ("GatherElements", places::gather_elements),
+    ("GatherND", places::gather_nd),
     ("Greater", |c, t| {
         arithmetic::compare(c, t, |o| o == Some(Ordering::Greater))
     }),
@@ -47,8 +50,10 @@ const OPERATORS: &[(&str, Compute)] = &[
     }),
     ("Max", |c, t| arithmetic::of_many(c, t, Arithmetic::Max)),
     ("Min", |c, t| arithmetic::of_many(c, t, Arithmetic::Min)),
+    ("Mod", arithmetic::remainder),
     ("Mul", |c, t| arithmetic::of_two(c, t, Arithmetic::Mul)),
     ("Not", arithmetic::not),
+    ("OneHot", places::one_hot),
     ("Or", |c, t| arithmetic::logic(c, t, |a, b| a || b)),
     ("Range", range),
     ("Reshape", moves::reshape),
@@ -57,8 +62,9 @@ const OPERATORS: &[(&str, Compute)] = &[
     ("Squeeze", moves::squeeze),
     ("Sub", |c, t| arithmetic::of_two(c, t, Arithmetic::Sub)),
     ("Tile", moves::tile),
-    ("TopK", moves::top),
+    ("TopK", places::top),
     ("Transpose", moves::transpose),
+    ("Trilu", places::triangle),
     ("Unsqueeze", moves::unsqueeze),
     ("Where", moves::choose),
     ("Xor", |c, t| arithmetic::logic(c, t, |a, b| a != b)),

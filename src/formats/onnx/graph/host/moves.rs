@@ -177,7 +177,7 @@ fn picked(x: &Tensor, axis: usize, places: &[Option<usize>], fill: &Tensor) -> T
 }
 
 /// The elements of two tensors of one type as a list.
-fn joined(a: &Tensor, b: &Tensor) -> Tensor {
+pub(super) fn joined(a: &Tensor, b: &Tensor) -> Tensor {
     Tensor {
         dims: vec![a.len() + b.len()],
         element: a.element,
@@ -234,54 +234,4 @@ pub(super) fn split(call: &Call<'_>, tensors: &[Rc<Tensor>]) -> Result<Vec<Tenso
         picked(x, axis, &places, &nothing)
     });
     Ok(parts.collect())
-}
-
-/// The largest or smallest elements along an axis, in order, and their places; of equal ones
-/// the first. NaN counts as the largest.
-pub(super) fn top(call: &Call<'_>, tensors: &[Rc<Tensor>]) -> Result<Vec<Tensor>> {
-    let x = nth(call, tensors, 0)?;
-    let axis = call.axis(call.int("axis", -1)?, x.dims.len())?;
-    let extent = x.dims[axis];
-    let stated = match call.integers(1)? {
-        Some(list) => list.first().copied(),
-        None => call.stated("k")?,
-    };
-    let count = stated.and_then(|k| usize::try_from(k).ok());
-    let count = count.filter(|k| *k <= extent).ok_or_else(|| {
-        call.error(format!(
-            "k: expected at most {extent} elements, found {stated:?}"
-        ))
-    })?;
-    let largest = call.int("largest", 1)? != 0;
-    let order = |a: usize, b: usize| {
-        let ascending = match &x.data {
-            Data::Int(data) if x.element == Element::U64 => (data[a] as u64).cmp(&(data[b] as u64)),
-            Data::Int(data) => data[a].cmp(&data[b]),
-            Data::Float(data) => {
-                let nan = data[a].is_nan().cmp(&data[b].is_nan());
-                data[a].partial_cmp(&data[b]).unwrap_or(nan)
-            }
-        };
-        if largest {
-            ascending.reverse()
-        } else {
-            ascending
-        }
-    };
-    let outer: usize = x.dims[..axis].iter().product();
-    let inner: usize = x.dims[axis + 1..].iter().product();
-    let mut dims = x.dims.clone();
-    dims[axis] = count;
-    let mut from = vec![0; outer * count * inner];
-    for (row, column) in (0..outer).flat_map(|r| (0..inner).map(move |c| (r, c))) {
-        let place = |k: usize| (row * extent + k) * inner + column;
-        let mut sorted: Vec<usize> = (0..extent).collect();
-        sorted.sort_by(|a, b| order(place(*a), place(*b)));
-        for (k, found) in sorted.into_iter().take(count).enumerate() {
-            from[(row * count + k) * inner + column] = place(found);
-        }
-    }
-    let places = from.iter().map(|at| (at / inner % extent) as i64);
-    let places = Tensor::integers(dims.clone(), Element::I64, places.collect());
-    Ok(vec![x.gather(dims, &from), places])
 }
