@@ -391,8 +391,7 @@ impl RunReport {
 
     fn times(&self) -> String {
         let Some(times) = &self.seen.times else {
-            return "<p>Not measured. <code>gpucnn train --profile</code> measures it after \
-                    training.</p>"
+            return "<p>Measured at the end of a training on a GPU or a software adapter.</p>"
                 .into();
         };
         let seconds = || times.nodes.iter().map(|node| node.2);

@@ -122,9 +122,9 @@ pub struct Config {
     pub checkpoint_minutes: f64,
     /// Checkpoints kept.
     pub keep_checkpoints: usize,
-    /// Time the dispatches of a step after training.
+    /// How often each dispatch of a step is timed after training, for the median; 0 for not.
     #[serde(skip)]
-    pub profile: bool,
+    pub profile: usize,
 }
 
 impl Default for Config {
@@ -169,7 +169,7 @@ impl Default for Config {
             log_every: 0,
             checkpoint_minutes: 10.0,
             keep_checkpoints: 2,
-            profile: false,
+            profile: 0,
         }
     }
 }

@@ -95,9 +95,8 @@ impl<'a, 'c> Training<'a, 'c> {
             skipped: self.position.skipped,
             last,
         };
-        if self.config.profile && !summary.stopped {
-            const REPEATS: usize = 9;
-            let profile = self.session.profile(REPEATS)?;
+        if self.config.profile > 0 && !summary.stopped {
+            let profile = self.session.profile(self.config.profile)?;
             self.callbacks.event(Event::Profile(profile));
         }
         self.callbacks.event(Event::End(summary.clone()));

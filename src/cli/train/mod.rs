@@ -111,7 +111,7 @@ pub struct Args {
         default_missing_value = "3"
     )]
     retry_device: Option<usize>,
-    /// After training, time each part of a step and write a trace for Perfetto
+    /// After training, print the time of each part of a step and write a trace for Perfetto
     #[arg(long)]
     profile: bool,
     /// Show curves and numbers in the terminal as they come, over the whole screen; q stops and
@@ -131,7 +131,7 @@ impl Args {
     fn config(&self, model: &Model) -> Result<Config> {
         let config = self.recipe.config(model)?;
         let minutes = self.checkpoint_minutes;
-        let config = Config {
+        let mut config = Config {
             data: self.data.clone().unwrap_or(config.data),
             seed: self.seed,
             device: self.device.clone().unwrap_or(config.device),
@@ -144,9 +144,9 @@ impl Args {
             log_every: self.log_every.unwrap_or(config.log_every),
             checkpoint_minutes: minutes.unwrap_or(config.checkpoint_minutes),
             keep_checkpoints: self.keep_checkpoints.unwrap_or(config.keep_checkpoints),
-            profile: self.profile,
             ..config
         };
+        config.profile = self.timings(&config.device);
         config.check()?;
         Ok(config)
     }
@@ -159,6 +159,16 @@ impl Args {
     #[cfg(not(feature = "dashboard"))]
     fn wants_dashboard(&self) -> bool {
         false
+    }
+
+    /// How often the report's times are taken, or those that are asked for. The reference path
+    /// has none.
+    fn timings(&self, device: &str) -> usize {
+        match (self.profile, device) {
+            (true, _) => 9,
+            (false, "cpu") => 0,
+            (false, _) => 3,
+        }
     }
 
     fn on_nan(&self, otherwise: OnNan) -> Result<OnNan> {
@@ -185,7 +195,7 @@ impl Args {
         config.keep_checkpoints = self.keep_checkpoints.unwrap_or(config.keep_checkpoints);
         config.data_budget = self.data_budget.or(config.data_budget);
         config.memory_budget = self.memory_budget.or(config.memory_budget);
-        config.profile = self.profile;
+        config.profile = self.timings(&config.device);
         config.check()?;
         Ok(config)
     }
@@ -372,7 +382,7 @@ impl Run<'_> {
         let place = folder.path().display().to_string();
         let interrupt = Interrupt::default();
         let live = Live::new(self.args.wants_dashboard(), &interrupt);
-        let mut reporter = Reporter::new(self.args.json, self.config, place);
+        let mut reporter = Reporter::new(self.args, self.config, place);
         reporter.held = live.is_some().then(Vec::new);
         // Until the first step there is nothing to save, and Ctrl-C just ends the program.
         let catch = Once::new();

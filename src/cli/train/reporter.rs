@@ -1,5 +1,6 @@
 //! What `gpucnn train` prints.
 
+use super::Args;
 use crate::cli::output;
 use gpucnn::formats::atomic;
 use gpucnn::graph::Profile;
@@ -12,6 +13,8 @@ use std::path::Path;
 /// Shows events as a bar and lines, or as JSON.
 pub(super) struct Reporter {
     json: bool,
+    /// Whether the times of a step are shown.
+    profile: bool,
     epochs: usize,
     run: String,
     bar: ProgressBar,
@@ -23,9 +26,10 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    pub fn new(json: bool, config: &Config, run: String) -> Self {
+    pub fn new(args: &Args, config: &Config, run: String) -> Self {
         Self {
-            json,
+            json: args.json,
+            profile: args.profile,
             epochs: config.epochs,
             run,
             bar: output::bar(""),
@@ -88,7 +92,8 @@ impl Reporter {
                 }
                 self.note(format!("warning: {text}"));
             }
-            Event::Profile(profile) => self.profile(&profile),
+            Event::Profile(profile) if self.profile => self.profile(&profile),
+            Event::Profile(_) => {}
             Event::End(summary) => self.end(&summary),
         }
     }
