@@ -38,6 +38,22 @@ fn cells(page: &str) -> Vec<&str> {
 }
 
 #[test]
+fn training_on_a_device_leaves_the_time_of_each_layer() {
+    let files = Files::new();
+    let (model, data) = (files.model(), files.idx("data", 40, 20));
+    let args = ["train", &model, "--data", &data, "--out", "a"];
+    let shown = run(&files, &args);
+    assert!(!shown.contains("GFLOP/s"), "nobody asked for a table");
+    assert!(!files.path("a/trace.json").exists());
+    let page = text(&files.path("a/report.html"));
+    let (_, times) = page.split_once("Time per layer").unwrap();
+    let (times, _) = times.split_once("</table>").unwrap();
+    for part in ["A training step of", "conv1", "µs", "class=\"bar\""] {
+        assert!(times.contains(part), "no {part:?}");
+    }
+}
+
+#[test]
 fn training_leaves_a_page_that_needs_no_network() {
     let files = Files::new();
     train(&files, "a", &[]);
@@ -52,7 +68,7 @@ fn training_leaves_a_page_that_needs_no_network() {
         "max_pool2d",
         "<code>optimizer</code>",
         "CPU reference path",
-        "train --profile",
+        "Measured at the end of a training on a GPU",
         "All 20 test images, by the weights after epoch 2",
     ] {
         assert!(page.contains(part), "no {part:?}");
