@@ -1,13 +1,11 @@
 //! Products, maxima and minima over axes.
 
-use super::broadcast;
-use super::sum_to::{Sum, SumTo, draw_sum, expect_smaller};
+use super::sum_to::{Sum, SumTo, accumulate, draw_sum, infer_smaller};
 use super::{Binary, BinaryOp};
 use crate::error::{Error, Result};
 use crate::gpu::kernel::{Kernel, Launch, ShaderFile};
 use crate::ops::{
     Builder, Draw, Entry, Fill, LaunchContext, NodeView, Op, Reference, Sample, Tolerance, Value,
-    expect_inputs, expect_type,
 };
 use crate::shader;
 use crate::tensor::{Shape, TensorType};
@@ -89,11 +87,7 @@ impl Op for FoldTo {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
-        expect_inputs(self, inputs, 1)?;
-        let x = &inputs[0].shape;
-        expect_type(self, "x", &TensorType::f32(x.clone()), &inputs[0])?;
-        expect_smaller(self, x, &self.shape)?;
-        Ok(vec![TensorType::f32(self.shape.clone())])
+        infer_smaller(self, inputs, &self.shape)
     }
 
     /// That of a maximum or minimum is shared evenly by all elements that have it.
@@ -121,16 +115,10 @@ impl Op for FoldTo {
     }
 
     fn reference(&self, io: Reference<'_>) {
-        let x = &io.inputs[0].ty().shape;
-        let strides = broadcast::strides(&self.shape, x);
-        let y = io.outputs[0].f_mut();
-        y.fill(self.fold.neutral());
-        for (i, value) in io.inputs[0].f().iter().enumerate() {
-            let places = x.strides().into_iter().zip(x.dims()).zip(&strides);
-            let at = places.map(|((own, extent), stride)| i / own % extent * stride);
-            let y = &mut y[at.sum::<usize>()];
-            *y = self.fold.value(*y, *value);
-        }
+        io.outputs[0].f_mut().fill(self.fold.neutral());
+        accumulate(io, &self.shape, |folded, value| {
+            self.fold.value(folded, value)
+        });
     }
 
     fn launch(&self, context: LaunchContext<'_>) -> Result<Launch> {

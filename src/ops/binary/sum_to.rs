@@ -38,11 +38,7 @@ impl Op for SumTo {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
-        expect_inputs(self, inputs, 1)?;
-        let x = &inputs[0].shape;
-        expect_type(self, "x", &TensorType::f32(x.clone()), &inputs[0])?;
-        expect_smaller(self, x, &self.shape)?;
-        Ok(vec![TensorType::f32(self.shape.clone())])
+        infer_smaller(self, inputs, &self.shape)
     }
 
     fn gradient(
@@ -61,14 +57,7 @@ impl Op for SumTo {
     }
 
     fn reference(&self, io: Reference<'_>) {
-        let x = &io.inputs[0].ty().shape;
-        let strides = broadcast::strides(&self.shape, x);
-        let y = io.outputs[0].f_mut();
-        for (i, value) in io.inputs[0].f().iter().enumerate() {
-            let places = x.strides().into_iter().zip(x.dims()).zip(&strides);
-            let at = places.map(|((own, extent), stride)| i / own % extent * stride);
-            y[at.sum::<usize>()] += value;
-        }
+        accumulate(io, &self.shape, |sum, value| sum + value);
     }
 
     fn launch(&self, context: LaunchContext<'_>) -> Result<Launch> {
@@ -81,16 +70,36 @@ impl Op for SumTo {
     }
 }
 
-/// An error unless `shape` broadcasts to `x`.
-pub(super) fn expect_smaller(op: &dyn Op, x: &Shape, shape: &Shape) -> Result<()> {
+/// The output of an op that brings its one input to `shape`, which has to broadcast to it.
+pub(super) fn infer_smaller(
+    op: &dyn Op,
+    inputs: &[TensorType],
+    shape: &Shape,
+) -> Result<Vec<TensorType>> {
+    expect_inputs(op, inputs, 1)?;
+    let x = &inputs[0].shape;
+    expect_type(op, "x", &TensorType::f32(x.clone()), &inputs[0])?;
     if x.rank() <= RANK && !x.is_empty() && broadcast(x, shape).as_ref() == Some(x) {
-        return Ok(());
+        return Ok(vec![TensorType::f32(shape.clone())]);
     }
     let problem = format!(
         "cannot sum {x} to {shape}: expected at most {RANK} axes, no extent of 0, and a result \
          that broadcasts to x"
     );
     Err(Error::shape(op.name(), problem))
+}
+
+/// Folds each element of x into the place of y, of `shape`, that is broadcast to it.
+pub(super) fn accumulate(io: Reference<'_>, shape: &Shape, fold: impl Fn(f64, f64) -> f64) {
+    let x = &io.inputs[0].ty().shape;
+    let strides = broadcast::strides(shape, x);
+    let y = io.outputs[0].f_mut();
+    for (i, value) in io.inputs[0].f().iter().enumerate() {
+        let places = x.strides().into_iter().zip(x.dims()).zip(&strides);
+        let at = places.map(|((own, extent), stride)| i / own % extent * stride);
+        let y = &mut y[at.sum::<usize>()];
+        *y = fold(*y, *value);
+    }
 }
 
 /// A sum, or another fold, by the extents and strides in x of its kept and its summed axes.
