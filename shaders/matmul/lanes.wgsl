@@ -1,13 +1,13 @@
 // Matrix product where subgroup lanes are SIMD lanes and every load is a gather:
 //
-//   C[m, n] = activate(sum over k of A[m, k] * B[k, n] + bias[n], ALPHA)
+//   C[m, n] = activate(sum over k of A[m, k] * B[k, n] + bias[n], ALPHA), BATCH times
 //
-//   a, a4   [M, K], or [K, M] where TRANSPOSE_A; one buffer seen as f32 and as vec4,
-//           read by vec4 where QUADS_A: its rows are whole vec4
-//   b, b4   [K, N], or [N, K] where TRANSPOSE_B; likewise
+//   a, a4   [BATCH, M, K], or [BATCH, K, M] where TRANSPOSE_A; one buffer seen as f32 and as
+//           vec4, read by vec4 where QUADS_A: its rows are whole vec4
+//   b, b4   [BATCH, K, N], or [BATCH, N, K] where TRANSPOSE_B; likewise
 //   bias    [N], read where HAS_BIAS; otherwise anything
-//   C       by the hook `put`: [M, N]; or [SPLITS, M, N] partial sums where PARTIAL,
-//           without epilogue
+//   C       by the hook `put`: [BATCH, M, N]; or [SPLITS, BATCH, M, N] partial sums where
+//           PARTIAL, without epilogue
 //
 // Tile picture: a workgroup is one subgroup and computes ROWS x 4 LANES of C, going along
 // K in steps of DEPTH. Each lane keeps four columns of all rows.
@@ -24,8 +24,8 @@
 // The register arrays are nested, each as long as the loop that indexes it: drivers unroll
 // such loops completely, and only then do the arrays stay in registers.
 //
-// group.x and group.y count tiles, neighbours along M first; group.z counts splits: each
-// sums its part of K and gemm/reduce.wgsl adds the parts up, in order.
+// group.x and group.y count tiles, neighbours along M first; group.z is split * BATCH +
+// batch: a split sums its part of K and gemm/reduce.wgsl adds the parts up, in order.
 // Floor a step: 4 ROWS DEPTH FMA; DEPTH + ROWS DEPTH / (4 LANES) vec4 loads.
 
 const GROUPS_X: u32 = 65535u;    // workgroups a row of the dispatch
@@ -33,7 +33,7 @@ const LANES: u32 = 1u;           // of a subgroup: what `spread` gathers
 const M: u32 = 1u;
 const N: u32 = 1u;
 const K: u32 = 1u;
-const SPLITS: u32 = 1u;          // parts K is cut into
+const BATCH: u32 = 1u;           // products
 const SPLIT_K: u32 = 8u;         // terms of a part, a multiple of DEPTH
 const ROWS: u32 = 4u;            // rows of a tile, a multiple of 4
 const DEPTH: u32 = 8u;           // terms a step, a multiple of 4
@@ -63,10 +63,10 @@ fn put(at: u32, count: u32, values: vec4<f32>) {
 }
 fn spread(v: f32) -> array<f32, LANES> { return array<f32, LANES>(v); }
 
-// Four elements side by side in memory, from column `column` of row `row` of a matrix that
-// is `rows` x `columns` there. What lies outside is zero.
-fn quad_of_a(row: u32, column: u32, rows: u32, columns: u32) -> vec4<f32> {
-    let at = min(row, rows - 1u) * columns;
+// Four elements side by side in memory, from column `column` of row `row` of matrix `batch`,
+// each of which is `rows` x `columns` there. What lies outside is zero.
+fn quad_of_a(batch: u32, row: u32, column: u32, rows: u32, columns: u32) -> vec4<f32> {
+    let at = (batch * rows + min(row, rows - 1u)) * columns;
     let inside = vec4<bool>(row < rows) & (vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(columns));
     var quad: vec4<f32>;
     if QUADS_A {
@@ -78,8 +78,8 @@ fn quad_of_a(row: u32, column: u32, rows: u32, columns: u32) -> vec4<f32> {
     return select(vec4<f32>(), quad, inside);
 }
 
-fn quad_of_b(row: u32, column: u32, rows: u32, columns: u32) -> vec4<f32> {
-    let at = min(row, rows - 1u) * columns;
+fn quad_of_b(batch: u32, row: u32, column: u32, rows: u32, columns: u32) -> vec4<f32> {
+    let at = (batch * rows + min(row, rows - 1u)) * columns;
     let inside = vec4<bool>(row < rows) & (vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(columns));
     var quad: vec4<f32>;
     if QUADS_B {
@@ -110,19 +110,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let m = tile % TILES_M * ROWS;
     let n = (tile / TILES_M * LANES + lane) * 4u;
-    let k_end = min(K, (group.z + 1u) * SPLIT_K);
+    let batch = group.z % BATCH;
+    let split = group.z / BATCH;
+    let k_end = min(K, (split + 1u) * SPLIT_K);
 
     var sums: array<vec4<f32>, ROWS>;
-    for (var k0 = group.z * SPLIT_K; k0 < k_end; k0 += DEPTH) {
+    for (var k0 = split * SPLIT_K; k0 < k_end; k0 += DEPTH) {
         // tile_a[i][j][l]: component j of the quad that lane l loaded i-th.
         var tile_a: array<array<array<f32, LANES>, 4>, LOADS>;
         for (var i = 0u; i < LOADS; i++) {
             let q = i * LANES + lane;
             var quad: vec4<f32>;
             if TRANSPOSE_A {
-                quad = quad_of_a(k0 + q / LINE, m + q % LINE * 4u, K, M);
+                quad = quad_of_a(batch, k0 + q / LINE, m + q % LINE * 4u, K, M);
             } else {
-                quad = quad_of_a(m + q / LINE, k0 + q % LINE * 4u, M, K);
+                quad = quad_of_a(batch, m + q / LINE, k0 + q % LINE * 4u, M, K);
             }
             tile_a[i][0] = spread(quad.x);
             tile_a[i][1] = spread(quad.y);
@@ -135,12 +137,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             var block: mat4x4<f32>;
             if TRANSPOSE_B {
                 block = transpose(mat4x4<f32>(
-                    quad_of_b(n, k, N, K), quad_of_b(n + 1u, k, N, K),
-                    quad_of_b(n + 2u, k, N, K), quad_of_b(n + 3u, k, N, K)));
+                    quad_of_b(batch, n, k, N, K), quad_of_b(batch, n + 1u, k, N, K),
+                    quad_of_b(batch, n + 2u, k, N, K), quad_of_b(batch, n + 3u, k, N, K)));
             } else {
                 block = mat4x4<f32>(
-                    quad_of_b(k, n, K, N), quad_of_b(k + 1u, n, K, N),
-                    quad_of_b(k + 2u, n, K, N), quad_of_b(k + 3u, n, K, N));
+                    quad_of_b(batch, k, n, K, N), quad_of_b(batch, k + 1u, n, K, N),
+                    quad_of_b(batch, k + 2u, n, K, N), quad_of_b(batch, k + 3u, n, K, N));
             }
             tile_b[i * 4u] = block[0];
             tile_b[i * 4u + 1u] = block[1];

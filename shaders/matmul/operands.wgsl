@@ -1,12 +1,13 @@
 // Operands of a matrix product for the engines in shaders/gemm:
 //
-//   C[m, n] = activate(sum over k of A[m, k] * B[k, n] + bias[n], ALPHA)
+//   C[m, n] = activate(sum over k of A[m, k] * B[k, n] + bias[n], ALPHA), BATCH times
 //
-//   a      [M, K], or [K, M] where TRANSPOSE_A
-//   b      [K, N], or [N, K] where TRANSPOSE_B
+//   a      [BATCH, M, K], or [BATCH, K, M] where TRANSPOSE_A
+//   b      [BATCH, K, N], or [BATCH, N, K] where TRANSPOSE_B
 //   bias   [N], read where HAS_BIAS; otherwise anything
-//   c      [M, N]; or [splits, M, N] partial sums where PARTIAL
+//   c      [BATCH, M, N]; or [splits, BATCH, M, N] partial sums where PARTIAL
 
+const MATMUL_BATCH: u32 = 1u;
 const MATMUL_M: u32 = 1u;
 const MATMUL_N: u32 = 1u;
 const MATMUL_K: u32 = 1u;
@@ -24,11 +25,11 @@ const ALPHA: f32 = 0.0;          // the activation's parameter
 fn activate(x: f32, alpha: f32) -> f32 { return x; }
 
 fn matmul_a(z: u32, m: u32, k: u32) -> f32 {
-    return a[select(m * MATMUL_K + k, k * MATMUL_M + m, TRANSPOSE_A)];
+    return a[z * (MATMUL_M * MATMUL_K) + select(m * MATMUL_K + k, k * MATMUL_M + m, TRANSPOSE_A)];
 }
 
 fn matmul_b(z: u32, k: u32, n: u32) -> f32 {
-    return b[select(k * MATMUL_N + n, n * MATMUL_K + k, TRANSPOSE_B)];
+    return b[z * (MATMUL_K * MATMUL_N) + select(k * MATMUL_N + n, n * MATMUL_K + k, TRANSPOSE_B)];
 }
 
 fn matmul_c(z: u32, split: u32, m: u32, n: u32, sums: vec4<f32>) {
@@ -40,6 +41,6 @@ fn matmul_c(z: u32, split: u32, m: u32, n: u32, sums: vec4<f32>) {
             }
             value = activate(value, ALPHA);
         }
-        c[(split * MATMUL_M + m) * MATMUL_N + n + i] = value;
+        c[((split * MATMUL_BATCH + z) * MATMUL_M + m) * MATMUL_N + n + i] = value;
     }
 }

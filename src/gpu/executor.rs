@@ -30,6 +30,18 @@ pub struct Range {
     pub half: bool,
 }
 
+impl Range {
+    /// What a dispatch's binding sees of it.
+    pub(crate) fn seen_by(self, dispatch: &Dispatch, name: &str) -> Self {
+        let (offset, bytes) = dispatch.seen(name, self.offset, self.bytes);
+        Self {
+            offset,
+            bytes,
+            ..self
+        }
+    }
+}
+
 /// One dispatch, ready to be encoded.
 #[derive(Debug)]
 pub struct Command {
@@ -215,7 +227,11 @@ impl Gpu {
         let pipeline = self.pipeline(dispatch, resolve)?;
         let args = match_bindings(dispatch, &pipeline.bindings, updates)?;
         self.check_bindings(label, dispatch, &pipeline)?;
-        let ranges: Vec<_> = args.iter().map(|arg| resolve(*arg)).collect();
+        let bindings = pipeline.bindings.iter();
+        let seen = |(binding, arg): (&Binding, &Arg)| {
+            resolve(*arg).seen_by(dispatch, binding.launch_name())
+        };
+        let ranges: Vec<_> = bindings.zip(&args).map(seen).collect();
         let bound: Vec<_> = pipeline.bindings.iter().zip(&ranges).collect();
         let mut copies = Vec::new();
         let mut views = Vec::new();

@@ -330,9 +330,9 @@ impl Kernel {
         let parameters = &signature[head.len()..signature.rfind(')').unwrap_or(signature.len())];
         let names: Vec<&str> = parameters
             .split(", ")
-            .filter_map(|p| p.split(':').next())
-            .map(str::trim)
-            .filter(|p| !p.is_empty())
+            // What has no colon is the rest of a type with a comma in it.
+            .filter_map(|p| p.split_once(':'))
+            .map(|(name, _)| name.trim())
             .collect();
         let give = if signature.contains("->") {
             "return "
@@ -380,6 +380,17 @@ pub struct Dispatch {
     pub bindings: Vec<(&'static str, Arg)>,
     /// Workgroups in x, y and z.
     pub workgroups: [u32; 3],
+    /// Bindings that see only a share of what they refer to.
+    pub shares: Vec<(&'static str, Share)>,
+}
+
+/// One of the equal shares into which a tensor is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Which, from 0.
+    pub index: usize,
+    /// How many there are.
+    pub of: usize,
 }
 
 /// The most workgroups WebGPU guarantees in one dimension, and the row length of
@@ -397,6 +408,26 @@ impl Dispatch {
             kernel,
             bindings,
             workgroups: workgroups.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
+            shares: Vec::new(),
+        }
+    }
+
+    /// Lets the binding `name` see only a share. Where it begins is for the caller to align.
+    #[must_use]
+    pub fn share(mut self, name: &'static str, share: Share) -> Self {
+        self.shares.push((name, share));
+        self
+    }
+
+    /// What the binding `name` sees of `bytes` from `offset` on: where that begins and how
+    /// many bytes it has.
+    pub(crate) fn seen(&self, name: &str, offset: u64, bytes: u64) -> (u64, u64) {
+        match self.shares.iter().find(|(shared, _)| *shared == name) {
+            Some((_, Share { index, of })) => {
+                let bytes = bytes / *of as u64;
+                (offset + *index as u64 * bytes, bytes)
+            }
+            None => (offset, bytes),
         }
     }
 

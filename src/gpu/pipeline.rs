@@ -32,6 +32,16 @@ pub struct Binding {
     pub access: Access,
 }
 
+impl Binding {
+    /// The name under which a launch binds it.
+    pub(crate) fn launch_name(&self) -> &str {
+        match self.access {
+            Access::Texel(_) => self.name.trim_start_matches("before_"),
+            _ => &self.name,
+        }
+    }
+}
+
 /// A compiled kernel.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -113,14 +123,10 @@ pub fn match_bindings(
     bindings
         .iter()
         .map(|binding| {
-            let named = match binding.access {
-                Access::Texel(_) => binding.name.trim_start_matches("before_"),
-                _ => binding.name.as_str(),
-            };
             let (_, arg) = dispatch
                 .bindings
                 .iter()
-                .find(|(name, _)| *name == named)
+                .find(|(name, _)| *name == binding.launch_name())
                 .ok_or_else(|| fail(format!("the launch leaves {:?} unbound", binding.name)))?;
             let fits = match (arg, binding.access) {
                 (Arg::Step, access) => access == Access::Uniform,
@@ -154,7 +160,7 @@ impl Gpu {
     ) -> Result<Rc<Pipeline>> {
         let range = |name: &str| {
             let bound = dispatch.bindings.iter().find(|(n, _)| *n == name);
-            bound.map(|(_, arg)| resolve(*arg))
+            bound.map(|(_, arg)| resolve(*arg).seen_by(dispatch, name))
         };
         let staged = |name: &str| {
             range(name).is_some_and(|range| texels::pays(self, range.bytes, dispatch.workgroups))

@@ -395,7 +395,7 @@ impl Planned {
             for dispatch in &launch.dispatches {
                 let bound = |name: &str| {
                     let bound = dispatch.bindings.iter().find(|(n, _)| *n == name);
-                    bound.map(|(_, arg)| (place(*arg), is_half(*arg)))
+                    bound.map(|(_, arg)| (place(*arg).seen_by(dispatch, name), is_half(*arg)))
                 };
                 let pays = |name: &str| {
                     bound(name)

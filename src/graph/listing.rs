@@ -180,7 +180,10 @@ impl Graph {
             .map_err(|e| Error::shader(kernel, e.emit_to_string_with_path(&wgsl, kernel)))?;
         let bindings = reflect(kernel, &module)?;
         let args = match_bindings(dispatch, &bindings, node.op.updates())?;
-        let places: Vec<Place> = args.into_iter().map(place).collect();
+        let seen = |(binding, arg): (&Binding, Arg)| {
+            place(arg).seen_by(dispatch, binding.launch_name())
+        };
+        let places: Vec<Place> = bindings.iter().zip(args).map(seen).collect();
         let limit = |what: &str, needed: u64, limit_name, limit, unit| match needed > limit {
             true => Err(Error::Limit {
                 what: format!("{} ({kernel}): {what}", node.label()),

@@ -7,7 +7,7 @@
 //! Neural Net Inference").
 
 use super::{Graph, Origin};
-use crate::gpu::kernel::Arg;
+use crate::gpu::kernel::{Arg, Dispatch};
 use crate::ops::{Step, Value};
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -93,6 +93,18 @@ pub struct Place {
     pub offset: u64,
     /// Its bytes.
     pub bytes: u64,
+}
+
+impl Place {
+    /// What a dispatch's binding sees of it.
+    pub(crate) fn seen_by(self, dispatch: &Dispatch, name: &str) -> Self {
+        let (offset, bytes) = dispatch.seen(name, self.offset, self.bytes);
+        Self {
+            offset,
+            bytes,
+            ..self
+        }
+    }
 }
 
 impl MemoryPlan {

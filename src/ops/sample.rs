@@ -147,6 +147,10 @@ pub struct Sample {
     pub loss_outputs: usize,
     /// Inputs whose gradient is checked; `None` for every float input.
     pub wrt: Option<Vec<usize>>,
+    /// What the op's last output, of indices, chooses from: the op over the same inputs whose
+    /// output holds in each plane the elements that the indices of that plane name. Where two
+    /// of them are nearer than the tolerance, either may be chosen; `None` where none may.
+    pub chosen_from: Option<Box<dyn Op>>,
     /// The step's values.
     pub step: Step,
 }
@@ -161,6 +165,7 @@ impl Sample {
             differentiable: true,
             loss_outputs: usize::MAX,
             wrt: None,
+            chosen_from: None,
             step: Step {
                 number: 3,
                 seed: 42,
@@ -172,6 +177,13 @@ impl Sample {
                 correction2: 0.002_997,
             },
         }
+    }
+
+    /// The same case with [indices](Self::chosen_from) into the output of `op`.
+    #[must_use]
+    pub fn choosing(mut self, op: impl Op) -> Self {
+        self.chosen_from = Some(Box::new(op));
+        self
     }
 
     /// The same case without a gradient to check.

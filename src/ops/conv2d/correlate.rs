@@ -25,6 +25,9 @@ const BUSY_WORKGROUPS: usize = 32;
 /// the other, so they should stay in a core's cache.
 const PART_BYTES: u64 = 1 << 19;
 
+/// Most bytes of the parts' sums.
+const SUM_BYTES: u64 = 32 << 20;
+
 /// How a weight gradient is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Tiling {
@@ -95,10 +98,12 @@ pub(super) fn weight_grad(
         geometry.groups * geometry.o.div_ceil(4 * lanes) * geometry.c.div_ceil(tiling.channels);
     let bytes = geometry.x().bytes() + geometry.y().bytes();
     let cached = usize::try_from(bytes.div_ceil(PART_BYTES)).ok()?;
+    let most = usize::try_from(SUM_BYTES / geometry.w().bytes()).ok()?;
     let parts = BUSY_WORKGROUPS
         .div_ceil(blocks)
         .max(cached)
-        .min(geometry.images);
+        .min(geometry.images)
+        .min(most.max(1));
     let kernel = lanes::specialise(Kernel::new(CORRELATE), profile);
     let mut kernel = geometry
         .specialise(kernel)

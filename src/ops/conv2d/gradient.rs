@@ -1,6 +1,6 @@
 //! The two gradients of a convolution.
 
-use super::{Conv2d, Geometry, draw_geometry, draw_pool, launch};
+use super::{Conv2d, Geometry, draw_geometry, draw_pool, launch, winograd};
 use crate::error::Result;
 use crate::gpu::kernel::Launch;
 use crate::ops::bias::BiasGrad;
@@ -208,7 +208,12 @@ pub(super) fn sample_input_grad(draw: &mut Draw) -> Sample {
     };
     let terms = geometry.o * geometry.window.kernel.iter().product::<usize>();
     let inputs = vec![(geometry.y(), Fill::UNIT), (geometry.w(), Fill::UNIT)];
-    Sample::new(op, inputs, Tolerance::sum(terms, 1.0))
+    let tolerance = winograd::tolerance(&geometry, Tolerance::sum(terms, 1.0));
+    let sample = Sample::new(op, inputs, tolerance);
+    match winograd::pays(&geometry, [1, 1], [1, 1]) {
+        true => sample.without_gradient(),
+        false => sample,
+    }
 }
 
 pub(super) fn sample_weight_grad(draw: &mut Draw) -> Sample {
@@ -228,5 +233,6 @@ pub(super) fn sample_weight_grad(draw: &mut Draw) -> Sample {
         tolerance.absolute += Tolerance::transcendental().absolute * terms as f64;
     }
     inputs.push((geometry.x(), Fill::UNIT));
+    let tolerance = winograd::tolerance(&geometry, tolerance);
     Sample::new(op, inputs, tolerance).without_gradient()
 }

@@ -1,7 +1,8 @@
 //! How convolutions run on the GPU: on software adapters by kernels of their own where
 //! one fits, else as implicit GEMM over `shaders/conv2d/operands.wgsl`.
 
-use super::{Conv2d, Conv2dWeightGrad, Geometry, correlate, patch};
+use super::plan::Plan;
+use super::{Conv2d, Conv2dWeightGrad, Geometry, correlate, patch, winograd};
 use crate::error::Result;
 use crate::gpu::kernel::{Arg, Launch, ShaderFile};
 use crate::gpu::profile::ProfileKind;
@@ -33,8 +34,8 @@ pub(super) fn forward(
     geometry: &Geometry,
     context: &LaunchContext<'_>,
 ) -> Result<Launch> {
-    if context.profile.kind == ProfileKind::CpuLike
-        && let Some(launch) = patch::forward(context.profile, geometry, op)
+    if let Some(plan) = Plan::forward(op, geometry)
+        && let Some(launch) = as_planned(&plan, context)
     {
         return Ok(launch);
     }
@@ -81,6 +82,20 @@ pub(super) fn forward(
     Ok(launch)
 }
 
+/// A plan by the kernels that take one, if one of them pays.
+fn as_planned(plan: &Plan, context: &LaunchContext<'_>) -> Option<Launch> {
+    // Transformed operands lose too much in half precision for matrix units.
+    if !Engine::has_units(context, [Some(1), Some(0)])
+        && let Some(launch) = winograd::launch(context.profile, plan)
+    {
+        return Some(launch);
+    }
+    match context.profile.kind {
+        ProfileKind::CpuLike => patch::launch(context.profile, plan),
+        ProfileKind::Gpu => None,
+    }
+}
+
 fn implicit_forward(op: &Conv2d, geometry: &Geometry, context: &LaunchContext<'_>) -> Launch {
     let extents = Extents {
         m: geometry.o,
@@ -103,9 +118,7 @@ fn implicit_forward(op: &Conv2d, geometry: &Geometry, context: &LaunchContext<'_
 
 /// Inputs `dy`, `w`.
 pub(super) fn input_grad(geometry: &Geometry, context: &LaunchContext<'_>) -> Launch {
-    if context.profile.kind == ProfileKind::CpuLike
-        && let Some(launch) = patch::input_grad(context.profile, geometry)
-    {
+    if let Some(launch) = as_planned(&Plan::input_grad(geometry), context) {
         return launch;
     }
     let extents = Extents {
@@ -127,14 +140,21 @@ pub(super) fn weight_grad(
     geometry: &Geometry,
     context: &LaunchContext<'_>,
 ) -> Result<Launch> {
+    let x = context.inputs.len() - 1;
+    let dy_input = op.pool.is_none().then_some(0);
+    let inputs = [dy_input, Some(x)];
+    let transformed = match Engine::has_units(context, inputs) {
+        true => None,
+        false => winograd::weight_grad(context.profile, geometry),
+    };
     if context.profile.kind == ProfileKind::CpuLike
+        && transformed.is_none()
         && let Some(launch) = correlate::weight_grad(context.profile, geometry, op)
     {
         return Ok(launch);
     }
     let mut launch = Launch::default();
     let dy = geometry.y();
-    let x = context.inputs.len() - 1;
     let mut gradient = Arg::Input(0);
     if let Some(pool) = &op.pool {
         gradient = launch.reserve(dy.bytes());
@@ -144,8 +164,7 @@ pub(super) fn weight_grad(
             input => input,
         });
     }
-    let dy_input = op.pool.is_none().then_some(0);
-    let weights = implicit_weight_grad(geometry, context, [dy_input, Some(x)]);
+    let weights = transformed.unwrap_or_else(|| implicit_weight_grad(geometry, context, inputs));
     launch = launch.then(weights, |arg| match arg {
         Arg::Input(0) => gradient,
         Arg::Input(_) => Arg::Input(x),

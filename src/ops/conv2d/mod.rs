@@ -4,6 +4,8 @@ mod correlate;
 mod gradient;
 mod launch;
 mod patch;
+mod plan;
+mod winograd;
 
 pub use gradient::{Conv2dInputGrad, Conv2dWeightGrad};
 
@@ -11,8 +13,8 @@ use super::activation::{Activation, Function};
 use super::bias::BiasAdd;
 use super::pool2d::MaxPool2d;
 use super::{
-    Array, Builder, Draw, Entry, Fill, LaunchContext, NodeView, Op, Reference, Sample, Tolerance,
-    Value, Window, expect_inputs, expect_type,
+    Array, Builder, Draw, Entry, Fill, LaunchContext, NodeView, Op, Pads, Reference, Sample,
+    Tolerance, Value, Window, expect_inputs, expect_type,
 };
 use crate::error::{Error, Result};
 use crate::gpu::kernel::{Kernel, Launch};
@@ -352,8 +354,12 @@ impl Op for Conv2d {
     }
 }
 
-/// A random convolution: ordinary, grouped or depthwise.
+/// A random convolution: ordinary, grouped or depthwise, or one of so many channels that
+/// Winograd's pays.
 pub(super) fn draw_geometry(draw: &mut Draw) -> Geometry {
+    if draw.int(0, 5) == 0 {
+        return draw_wide(draw);
+    }
     let (window, image) = Window::draw(draw);
     let groups = draw.pick(&[1, 1, 1, 2, 3]);
     let [c, o] = match draw.int(0, 3) {
@@ -364,6 +370,23 @@ pub(super) fn draw_geometry(draw: &mut Draw) -> Geometry {
     let x = TensorType::f32([draw.int(1, 5), groups * c, image[0], image[1]]);
     let w = TensorType::f32([groups * o, c, window.kernel[0], window.kernel[1]]);
     Geometry::new("sample", window, groups, &x, &w).expect("drawn to fit")
+}
+
+fn draw_wide(draw: &mut Draw) -> Geometry {
+    let mut window = Window::new([3, 3]);
+    let mut pad = || draw.int(0, 2);
+    window.pads = Pads {
+        top: pad(),
+        bottom: pad(),
+        left: pad(),
+        right: pad(),
+    };
+    let [c, o] = [draw.int(60, 80), draw.int(60, 80)];
+    let image = [draw.int(10, 20), draw.int(10, 20)];
+    // An even number can be cut into shares.
+    let x = TensorType::f32([2 * draw.int(1, 2), c, image[0], image[1]]);
+    let w = TensorType::f32([o, c, 3, 3]);
+    Geometry::new("sample", window, 1, &x, &w).expect("drawn to fit")
 }
 
 /// A random pool that fits an image: windows edge to edge, or any.
@@ -387,18 +410,25 @@ fn sample(draw: &mut Draw) -> Sample {
             op.pool = Some(draw_pool(draw, geometry.output));
         }
     }
+    let is_wide = winograd::pays(&geometry, [1, 1], [1, 1]);
     // Sums of few small integers are exact, so that the winners of a pool are the same.
     let fill = match op.pool {
-        Some(_) => Fill::Levels(3),
-        None => Fill::UNIT,
+        Some(_) if !is_wide => Fill::Levels(3),
+        _ => Fill::UNIT,
     };
     let mut inputs = vec![(geometry.x(), fill.clone()), (geometry.w(), fill.clone())];
     if op.bias {
         inputs.push((geometry.bias(), fill));
     }
     let terms = geometry.c * geometry.window.kernel.iter().product::<usize>();
-    let sample = Sample::new(op, inputs, Tolerance::sum(terms, 1.0).and_transcendental());
-    if linear {
+    let tolerance = winograd::tolerance(&geometry, Tolerance::sum(terms, 1.0));
+    let sample = Sample::new(op, inputs, tolerance.and_transcendental());
+    let sample = match op.pool {
+        Some(_) if is_wide => sample.choosing(Conv2d::new(op.window, 1).with_bias(op.bias)),
+        _ => sample,
+    };
+    // Finite differences of a wide one take their time, and narrow ones have the same rule.
+    if linear && !is_wide {
         sample
     } else {
         sample.without_gradient()

@@ -85,6 +85,11 @@ pub enum Engine {
 }
 
 impl Engine {
+    /// Whether there are matrix units for operands that are inputs of those numbers, or scratch.
+    pub fn has_units(context: &LaunchContext<'_>, operands: [Option<usize>; 2]) -> bool {
+        Units::choose(context, operands).is_some()
+    }
+
     /// The engine for A and B that are inputs of those numbers, or scratch.
     pub fn choose(
         context: &LaunchContext<'_>,
@@ -130,7 +135,7 @@ impl Extents {
 
     /// Into how many parts K is best cut: enough workgroups to fill a GPU, but no part
     /// shorter than is worth its second pass.
-    fn splits(&self, engine: Engine) -> usize {
+    pub fn splits(&self, engine: Engine) -> usize {
         let wanted = BUSY_WORKGROUPS.div_ceil(self.tiles(engine) * self.batch);
         wanted.min(self.k / LEAST_SPLIT_K).max(1)
     }
@@ -169,7 +174,8 @@ impl Extents {
         })
     }
 
-    fn product(
+    /// The dispatch of a product in `splits` parts.
+    pub fn product(
         &self,
         engine: Engine,
         operands: Operands,

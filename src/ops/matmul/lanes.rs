@@ -29,14 +29,8 @@ const LEAST_SPLIT_K: usize = 512;
 /// Inputs `a`, `b` and, where the op has one, `bias`.
 pub(super) fn launch(profile: &Profile, op: &MatMul, extents: &Extents) -> Launch {
     let Extents { m, n, k, .. } = *extents;
-    let lanes = lanes::lanes(profile);
-    let [most_rows, depth] = match m * n * k {
-        ..SMALL_BELOW => SMALL,
-        SMALL_BELOW..MEDIUM_BELOW => MEDIUM,
-        _ => LARGE,
-    };
-    let rows = m.next_multiple_of(4).min(most_rows);
-    let tiles = m.div_ceil(rows) * n.div_ceil(4 * lanes);
+    let [rows, _] = tile(extents);
+    let tiles = m.div_ceil(rows) * n.div_ceil(4 * lanes::lanes(profile));
     let splits = match op.is_plain() {
         true => BUSY_WORKGROUPS
             .div_ceil(tiles)
@@ -44,6 +38,36 @@ pub(super) fn launch(profile: &Profile, op: &MatMul, extents: &Extents) -> Launc
             .max(1),
         false => 1,
     };
+    // Without a bias the binding is never read; any input will do.
+    let bias = Arg::Input(if op.bias { 2 } else { 0 });
+    gemm::in_parts(splits, [(m * n, Arg::Output(0))], |[result]| {
+        let args = [Arg::Input(0), Arg::Input(1), bias, result];
+        dispatch(profile, op, extents, splits, args)
+    })
+}
+
+/// Rows of a tile and terms a step.
+fn tile(extents: &Extents) -> [usize; 2] {
+    let Extents { m, n, k, batch } = *extents;
+    let [most_rows, depth] = match batch * m * n * k {
+        ..SMALL_BELOW => SMALL,
+        SMALL_BELOW..MEDIUM_BELOW => MEDIUM,
+        _ => LARGE,
+    };
+    [m.next_multiple_of(4).min(most_rows), depth]
+}
+
+/// The dispatch over `a`, `b`, `bias` and the result, which has `splits` parts.
+pub(super) fn dispatch(
+    profile: &Profile,
+    op: &MatMul,
+    extents: &Extents,
+    splits: usize,
+    [a, b, bias, result]: [Arg; 4],
+) -> Dispatch {
+    let Extents { m, n, k, batch } = *extents;
+    let lanes = lanes::lanes(profile);
+    let [rows, depth] = tile(extents);
     let [row_a, row_b] = [
         if op.transpose_a { m } else { k },
         if op.transpose_b { k } else { n },
@@ -64,7 +88,7 @@ pub(super) fn launch(profile: &Profile, op: &MatMul, extents: &Extents) -> Launc
         .set("M", m)
         .set("N", n)
         .set("K", k)
-        .set("SPLITS", splits)
+        .set("BATCH", batch)
         .set("SPLIT_K", k.div_ceil(splits).next_multiple_of(depth))
         .set("ROWS", rows)
         .set("DEPTH", depth)
@@ -75,19 +99,16 @@ pub(super) fn launch(profile: &Profile, op: &MatMul, extents: &Extents) -> Launc
         .set("HAS_BIAS", op.bias)
         .set("PARTIAL", splits > 1)
         .set("ALPHA", op.activation.alpha());
-    gemm::in_parts(splits, [(m * n, Arg::Output(0))], |[result]| {
-        let bindings = vec![
-            ("a", Arg::Input(0)),
-            ("a4", Arg::Input(0)),
-            ("b", Arg::Input(1)),
-            ("b4", Arg::Input(1)),
-            // Without a bias the binding is never read; any input will do.
-            ("bias", Arg::Input(if op.bias { 2 } else { 0 })),
-            ("c", result),
-        ];
-        let mut dispatch = Dispatch::linear(kernel, bindings, tiles);
-        // Splits are at most BUSY_WORKGROUPS.
-        dispatch.workgroups[2] = splits as u32;
-        dispatch
-    })
+    let bindings = vec![
+        ("a", a),
+        ("a4", a),
+        ("b", b),
+        ("b4", b),
+        ("bias", bias),
+        ("c", result),
+    ];
+    let tiles = m.div_ceil(rows) * n.div_ceil(4 * lanes);
+    let mut dispatch = Dispatch::linear(kernel, bindings, tiles);
+    dispatch.workgroups[2] = u32::try_from(batch * splits).unwrap_or(u32::MAX);
+    dispatch
 }

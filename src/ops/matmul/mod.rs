@@ -10,8 +10,8 @@ use super::{
     expect_inputs, expect_type,
 };
 use crate::error::{Error, Result};
-use crate::gpu::kernel::{Arg, Kernel, Launch, ShaderFile};
-use crate::gpu::profile::ProfileKind;
+use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
+use crate::gpu::profile::{Profile, ProfileKind};
 use crate::shader;
 use crate::tensor::TensorType;
 
@@ -58,6 +58,49 @@ impl MatMul {
 
     fn is_plain(&self) -> bool {
         !self.bias && self.activation == Function::Identity
+    }
+
+    fn specialise(&self, kernel: Kernel, extents: &Extents, partial: bool) -> Kernel {
+        kernel
+            .hook("activate", FUNCTIONS, self.activation.shader_name())
+            .set("MATMUL_BATCH", extents.batch)
+            .set("MATMUL_M", extents.m)
+            .set("MATMUL_N", extents.n)
+            .set("MATMUL_K", extents.k)
+            .set("TRANSPOSE_A", self.transpose_a)
+            .set("TRANSPOSE_B", self.transpose_b)
+            .set("HAS_BIAS", self.bias)
+            .set("PARTIAL", partial)
+            .set("ALPHA", self.activation.alpha())
+    }
+}
+
+/// The operands `a`, `b`, `bias` and the result for the engines of `gemm`.
+fn operands([a, b, bias, result]: [Arg; 4]) -> Operands {
+    Operands {
+        library: OPERANDS,
+        functions: ["matmul_a", "matmul_b", "matmul_c"],
+        bindings: vec![("a", a), ("b", b), ("bias", bias), ("c", result)],
+        result: "c",
+    }
+}
+
+/// The dispatch of `extents.batch` products of `a` and `b`, each one after the other in
+/// memory, for ops that are made of some. With more than one split the result holds the parts
+/// of all products' sums, part after part.
+pub(super) fn batched(
+    profile: &Profile,
+    op: MatMul,
+    extents: &Extents,
+    splits: usize,
+    [a, b, result]: [Arg; 3],
+) -> Dispatch {
+    let args = [a, b, a, result];
+    match profile.kind {
+        ProfileKind::CpuLike => lanes::dispatch(profile, &op, extents, splits, args),
+        ProfileKind::Gpu => extents.product(Engine::Tiled, operands(args), splits, |kernel| {
+            op.specialise(kernel, extents, splits > 1)
+        }),
     }
 }
 
@@ -165,33 +208,16 @@ impl Op for MatMul {
             return Ok(lanes::launch(context.profile, self, &extents));
         }
         let engine = Engine::choose(&context, [Some(0), Some(1)], &extents);
-        let operands = Operands {
-            library: OPERANDS,
-            functions: ["matmul_a", "matmul_b", "matmul_c"],
-            bindings: vec![
-                ("a", Arg::Input(0)),
-                ("b", Arg::Input(1)),
-                // Without a bias the binding is never read; any input will do.
-                ("bias", Arg::Input(if self.bias { 2 } else { 0 })),
-                ("c", Arg::Output(0)),
-            ],
-            result: "c",
-        };
-        let specialise = |kernel: Kernel, partial| {
-            kernel
-                .hook("activate", FUNCTIONS, self.activation.shader_name())
-                .set("MATMUL_M", extents.m)
-                .set("MATMUL_N", extents.n)
-                .set("MATMUL_K", extents.k)
-                .set("TRANSPOSE_A", self.transpose_a)
-                .set("TRANSPOSE_B", self.transpose_b)
-                .set("HAS_BIAS", self.bias)
-                .set("PARTIAL", partial)
-                .set("ALPHA", self.activation.alpha())
-        };
+        // Without a bias the binding is never read; any input will do.
+        let bias = Arg::Input(if self.bias { 2 } else { 0 });
+        let operands = operands([Arg::Input(0), Arg::Input(1), bias, Arg::Output(0)]);
         Ok(match self.is_plain() {
-            true => extents.launch_split(engine, operands, Arg::Output(0), specialise),
-            false => extents.launch(engine, operands, |kernel| specialise(kernel, false)),
+            true => extents.launch_split(engine, operands, Arg::Output(0), |kernel, partial| {
+                self.specialise(kernel, &extents, partial)
+            }),
+            false => extents.launch(engine, operands, |kernel| {
+                self.specialise(kernel, &extents, false)
+            }),
         })
     }
 

@@ -1,0 +1,21 @@
+// The 6 x 6 positions of transformed patches, a library for the hook of
+// winograd/transform.wgsl
+//   fn give(plane: u32, quad: u32, results: array<array<vec4<f32>, TO>, TO>)
+//
+//   positions   [6, 6, POSITION_PLANES, POSITION_QUADS] vec4, so that each position is a
+//               matrix for matmul
+
+const POSITION_PLANES: u32 = 1u;
+const POSITION_QUADS: u32 = 1u;
+const POSITION_SIDE: u32 = 6u;
+
+@group(0) @binding(1) var<storage, read_write> positions: array<vec4<f32>>;
+
+fn write_positions(plane: u32, quad: u32, results: array<array<vec4<f32>, POSITION_SIDE>, POSITION_SIDE>) {
+    for (var r = 0u; r < POSITION_SIDE; r++) {
+        for (var s = 0u; s < POSITION_SIDE; s++) {
+            let position = r * POSITION_SIDE + s;
+            positions[(position * POSITION_PLANES + plane) * POSITION_QUADS + quad] = results[r][s];
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The forward pass and the input gradient as the same sum, which several kernels compute.
+
+use super::{Conv2d, Geometry};
+use crate::gpu::kernel::{Arg, Kernel, ShaderFile};
+use crate::ops::Window;
+use crate::ops::activation::{FUNCTIONS, Function};
+use crate::shader;
+
+/// Where a kernel puts its results: all of them, or each pool window's winner.
+const PUT: ShaderFile = shader!("conv2d/put.wgsl");
+const PUT_POOLED: ShaderFile = shader!("conv2d/put_pooled.wgsl");
+
+/// A convolution of input 0 with the filters that are input 1, and what becomes of its sums.
+pub(super) struct Plan {
+    pub geometry: Geometry,
+    /// The padding above and to the left, which can be negative.
+    pub pads: [i64; 2],
+    /// Distance of the input's rows and columns, with zeros between; 1 for none.
+    pub gap: [usize; 2],
+    /// The filters are another convolution's, turned round.
+    pub flip: bool,
+    /// Rows and columns of the pool windows that tile the output.
+    pub pool: Option<[usize; 2]>,
+    /// There is a bias, which is input 2.
+    pub bias: bool,
+    pub activation: Function,
+}
+
+impl Plan {
+    /// Inputs `x`, `w` and, where `bias`, `bias`. `None` where there is a pool whose windows
+    /// do not lie edge to edge.
+    pub fn forward(op: &Conv2d, geometry: &Geometry) -> Option<Self> {
+        let pads = geometry.window.pads;
+        let pool = match op.pool() {
+            Some(pool) => Some(pool.tile(geometry.output)?),
+            None => None,
+        };
+        Some(Self {
+            geometry: *geometry,
+            pads: [pads.top as i64, pads.left as i64],
+            gap: [1, 1],
+            flip: false,
+            pool,
+            bias: op.bias,
+            activation: op.activation,
+        })
+    }
+
+    /// Inputs `dy`, `w`: a convolution of `dy`, with gaps where the stride skips, with the
+    /// filters turned round, from output to input channels, padded by what a window reaches
+    /// beyond its own padding.
+    pub fn input_grad(geometry: &Geometry) -> Self {
+        let window = geometry.window;
+        let complement = |axis: usize, near: usize| window.span()[axis] as i64 - 1 - near as i64;
+        Self {
+            geometry: Geometry {
+                window: Window {
+                    pads: Default::default(),
+                    stride: [1, 1],
+                    ..window
+                },
+                c: geometry.o,
+                o: geometry.c,
+                image: geometry.output,
+                output: geometry.image,
+                ..*geometry
+            },
+            pads: [
+                complement(0, window.pads.top),
+                complement(1, window.pads.left),
+            ],
+            gap: window.stride,
+            flip: true,
+            pool: None,
+            bias: false,
+            activation: Function::Identity,
+        }
+    }
+
+    /// Rows and columns of the pool windows, of single outputs where there is no pool.
+    pub fn pool_window(&self) -> [usize; 2] {
+        self.pool.unwrap_or([1, 1])
+    }
+
+    /// Outputs that cannot be told apart: of a pool window, or from gap to gap.
+    pub fn unit(&self) -> [usize; 2] {
+        self.pool.unwrap_or(self.gap)
+    }
+
+    /// Products of a tap for each that does not fall into a gap.
+    pub fn gap_area(&self) -> usize {
+        self.gap.iter().product()
+    }
+
+    /// Filters and channels of the filters as they are in memory.
+    pub fn filters(&self) -> [usize; 2] {
+        let Geometry { o, c, .. } = self.geometry;
+        if self.flip { [c, o] } else { [o, c] }
+    }
+
+    /// Sets all that a kernel needs to know of what becomes of its sums.
+    pub fn finish(&self, kernel: Kernel) -> Kernel {
+        let kernel = match self.pool {
+            Some(_) => kernel.hook("put", PUT_POOLED, "put_pooled"),
+            None => kernel.hook("put", PUT, "put_value"),
+        };
+        let kernel = match self.bias {
+            true => kernel,
+            false => kernel.sparse("bias"),
+        };
+        let [pool_h, pool_w] = self.pool_window();
+        kernel
+            .hook("activate", FUNCTIONS, self.activation.shader_name())
+            .set("POOL_H", pool_h)
+            .set("POOL_W", pool_w)
+            .set("HAS_BIAS", self.bias)
+            .set("ALPHA", self.activation.alpha())
+    }
+
+    /// The bindings of that.
+    pub fn results(&self) -> Vec<(&'static str, Arg)> {
+        // Without a bias the binding is never read; any input will do.
+        let bias = Arg::Input(if self.bias { 2 } else { 1 });
+        let mut bindings = vec![("bias", bias), ("y", Arg::Output(0))];
+        if self.pool.is_some() {
+            bindings.push(("argmax", Arg::Output(1)));
+        }
+        bindings
+    }
+}

@@ -1,0 +1,345 @@
+//! Convolutions of 3 x 3 by Winograd's F(4 x 4, 3 x 3): `shaders/conv2d/winograd/`.
+
+use super::Geometry;
+use super::plan::Plan;
+use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, Share, ShaderFile};
+use crate::gpu::profile::{Profile, ProfileKind};
+use crate::ops::gemm::{Engine, Extents};
+use crate::ops::Tolerance;
+use crate::ops::matmul::{self, MatMul};
+use crate::shader;
+
+const TRANSFORM: ShaderFile = shader!("conv2d/winograd/transform.wgsl");
+const LINES: ShaderFile = shader!("conv2d/winograd/lines.wgsl");
+const IMAGES: ShaderFile = shader!("conv2d/winograd/images.wgsl");
+const FILTERS: ShaderFile = shader!("conv2d/winograd/filters.wgsl");
+const OUTPUTS: ShaderFile = shader!("conv2d/winograd/outputs.wgsl");
+const WEIGHTS: ShaderFile = shader!("conv2d/winograd/weights.wgsl");
+const READ_POSITIONS: ShaderFile = shader!("conv2d/winograd/read_positions.wgsl");
+const WRITE_POSITIONS: ShaderFile = shader!("conv2d/winograd/write_positions.wgsl");
+const WORKGROUP: usize = 64;
+
+/// Rows and columns of filters, of tiles of outputs, and of the pixels below a tile, which are
+/// those of the transforms.
+const TAPS: usize = 3;
+const TILE: usize = 4;
+const SIDE: usize = TILE + TAPS - 1;
+const POSITIONS: usize = SIDE * SIDE;
+
+/// What transforming a tile of a channel costs at each position, in multiply-adds: on
+/// lavapipe 36 loads and stores of 13 and 34 ns for 32 tiles, where a multiply-add of eight
+/// lanes takes 0.3 ns; on GPUs, 16 bytes that a hundred FLOP go by with.
+const TRANSFORM_COST: usize = 45;
+
+/// Most bytes of the positions of a share of the images. The next step finds them in a cache.
+const CACHED_BYTES: usize = 4 << 20;
+const GPU_BYTES: usize = 64 << 20;
+
+/// Most bytes of partial sums of a weight gradient.
+const PARTIAL_BYTES: usize = 64 << 20;
+
+/// Whether F(4 x 4, 3 x 3) computes a convolution at all, and with fewer operations than its
+/// definition.
+pub(super) fn pays(geometry: &Geometry, gap: [usize; 2], pool: [usize; 2]) -> bool {
+    let window = &geometry.window;
+    let is_plain = window.kernel == [TAPS; 2]
+        && [window.stride, window.dilation, gap] == [[1, 1]; 3]
+        && geometry.groups == 1
+        && pool.iter().all(|side| TILE.is_multiple_of(*side));
+    let Geometry { c, o, images, .. } = *geometry;
+    let geometry = geometry.covered(pool);
+    let tiles = images * tiles(&geometry).iter().product::<usize>();
+    let direct = images * geometry.pixels() * TAPS * TAPS * c * o;
+    let transforms = tiles * (c + o) + c * o;
+    is_plain && POSITIONS * (tiles * c * o + TRANSFORM_COST * transforms) < direct
+}
+
+/// How much farther than a plain sum's its rounding errors reach, where it pays. An error of a
+/// position counts by the squares of the entries of A^T, B^T and G that it meets: for the worst
+/// row, 94 in each direction, against the 9 products of a plain sum; sqrt(94^2 / 9) = 32. The
+/// gradients' transposed matrices give less.
+pub(super) fn tolerance(geometry: &Geometry, plain: Tolerance) -> Tolerance {
+    const AMPLIFICATION: f64 = 32.0;
+    match pays(geometry, [1, 1], [1, 1]) {
+        true => Tolerance {
+            absolute: AMPLIFICATION * plain.absolute,
+            ..plain
+        },
+        false => plain,
+    }
+}
+
+/// Rows and columns of tiles of an image's output.
+fn tiles(geometry: &Geometry) -> [usize; 2] {
+    geometry.output.map(|extent| extent.div_ceil(TILE))
+}
+
+/// The images, cut into shares whose positions fit a cache: `tiles` quads of tiles a share.
+#[derive(Clone, Copy)]
+struct Shares {
+    of: usize,
+    images: usize,
+    quads: usize,
+}
+
+impl Shares {
+    /// Shares of at most `most` bytes of the positions of the wider of both sides; `planes`
+    /// are the elements of an image in each tensor of which a share is bound.
+    fn new(
+        profile: &Profile,
+        geometry: &Geometry,
+        most: usize,
+        planes: &[usize],
+    ) -> Option<Self> {
+        // A share of a tensor in half precision has two bytes an element.
+        let is_aligned = |images: usize| {
+            let mut bytes = planes.iter().map(|plane| (2 * plane * images) as u64);
+            bytes.all(|bytes| bytes.is_multiple_of(profile.binding_alignment))
+        };
+        let [rows, columns] = tiles(geometry);
+        let shares = (1..=geometry.images)
+            .filter(|of| geometry.images.is_multiple_of(*of))
+            .map(|of| {
+                let images = geometry.images / of;
+                let quads = (images * rows * columns).div_ceil(4);
+                Self { of, images, quads }
+            })
+            .filter(|share| share.of == 1 || is_aligned(share.images));
+        let widest = quads(geometry.c.max(geometry.o)) * 4;
+        let bytes = |share: &Self| positions(widest, share.quads);
+        let fits = |share: &Self| bytes(share) as u64 <= profile.max_binding;
+        let mut last = None;
+        for share in shares {
+            last = Some(share);
+            if bytes(&share) <= most {
+                break;
+            }
+        }
+        last.filter(fits)
+    }
+
+    fn each(self) -> impl Iterator<Item = Share> {
+        (0..self.of).map(move |index| Share { index, of: self.of })
+    }
+}
+
+fn quads(extent: usize) -> usize {
+    extent.div_ceil(4)
+}
+
+/// Bytes of the positions of so many planes, each of so many quads.
+fn positions(planes: usize, quads: usize) -> usize {
+    POSITIONS * planes * quads * 16
+}
+
+fn most_bytes(profile: &Profile) -> usize {
+    match profile.kind {
+        ProfileKind::CpuLike => CACHED_BYTES,
+        ProfileKind::Gpu => GPU_BYTES,
+    }
+}
+
+/// A transform of `planes` by `quads` patches of `from` rows and columns into `to`.
+fn transform(
+    line: &'static str,
+    [planes, quads]: [usize; 2],
+    [from, to]: [usize; 2],
+    adapt: impl FnOnce(Kernel) -> Kernel,
+    bindings: Vec<(&'static str, Arg)>,
+) -> Dispatch {
+    let kernel = Kernel::new(TRANSFORM)
+        .hook("transform", LINES, line)
+        .set("WORKGROUP", WORKGROUP)
+        .set("PLANES", planes)
+        .set("QUADS", quads)
+        .set("FROM", from)
+        .set("TO", to);
+    Dispatch::linear(adapt(kernel), bindings, (planes * quads).div_ceil(WORKGROUP))
+}
+
+fn write_positions(kernel: Kernel, [planes, quads]: [usize; 2]) -> Kernel {
+    kernel
+        .hook("give", WRITE_POSITIONS, "write_positions")
+        .set("POSITION_PLANES", planes)
+        .set("POSITION_QUADS", quads)
+}
+
+fn read_positions(kernel: Kernel, [planes, quads]: [usize; 2], parts: usize) -> Kernel {
+    kernel
+        .hook("take", READ_POSITIONS, "read_positions")
+        .set("POSITION_PLANES", planes)
+        .set("POSITION_QUADS", quads)
+        .set("PARTS", parts)
+}
+
+/// The transform of a share of the images of an input into positions of `planes` planes.
+struct Tiles<'a> {
+    line: &'static str,
+    geometry: &'a Geometry,
+    shares: Shares,
+    /// Channels, rows and columns of the input.
+    channels: usize,
+    image: [usize; 2],
+    pads: [i64; 2],
+    side: usize,
+}
+
+impl Tiles<'_> {
+    fn dispatch(&self, planes: usize, share: Share, from: Arg, to: Arg) -> Dispatch {
+        let [rows, columns] = tiles(self.geometry);
+        let extent = [planes, self.shares.quads];
+        let adapt = |kernel: Kernel| {
+            write_positions(kernel.hook("take", IMAGES, "read_tiles"), extent)
+                .set("IMAGES", self.shares.images)
+                .set("CHANNELS", self.channels)
+                .set("H", self.image[0])
+                .set("W", self.image[1])
+                .set("PAD_TOP", self.pads[0] as u32)
+                .set("PAD_LEFT", self.pads[1] as u32)
+                .set("SIDE", self.side)
+                .set("STEP", TILE)
+                .set("TILES_Y", rows)
+                .set("TILES_X", columns)
+        };
+        let bindings = vec![("x", from), ("positions", to)];
+        transform(self.line, extent, [self.side, SIDE], adapt, bindings).share("x", share)
+    }
+}
+
+/// Inputs as the plan's.
+pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
+    let pool = plan.pool_window();
+    if !pays(&plan.geometry, plan.gap, pool) {
+        return None;
+    }
+    let geometry = &plan.geometry.covered(pool);
+    let Geometry { c, o, image, .. } = *geometry;
+    let [pool_h, pool_w] = pool;
+    let planes = [c * image[0] * image[1], o * geometry.pixels() / (pool_h * pool_w)];
+    let shares = Shares::new(profile, geometry, most_bytes(profile), &planes)?;
+    let depth = quads(c) * 4;
+    let mut launch = Launch::default();
+    let filters = launch.reserve(positions(o, quads(c)) as u64);
+    let tiles_of_x = launch.reserve(positions(depth, shares.quads) as u64);
+    let sums = launch.reserve(positions(o, shares.quads) as u64);
+
+    let extent = [o, quads(c)];
+    let [of, channels] = plan.filters();
+    let adapt = |kernel: Kernel| {
+        write_positions(kernel.hook("take", FILTERS, "read_filters"), extent)
+            .set("O", of)
+            .set("C", channels)
+            .set("FLIP", plan.flip)
+    };
+    let bindings = vec![("w", Arg::Input(1)), ("positions", filters)];
+    let pack = transform("filter_line", extent, [TAPS, SIDE], adapt, bindings);
+    launch.dispatches.push(pack);
+
+    let input = Tiles {
+        line: "image_line",
+        geometry,
+        shares,
+        channels: c,
+        image,
+        pads: plan.pads,
+        side: SIDE,
+    };
+    let extents = Extents {
+        m: o,
+        n: shares.quads * 4,
+        k: depth,
+        batch: POSITIONS,
+    };
+    let [rows, columns] = tiles(geometry);
+    for share in shares.each() {
+        launch.dispatches.push(input.dispatch(depth, share, Arg::Input(0), tiles_of_x));
+        let product = MatMul::new(false, false);
+        let args = [filters, tiles_of_x, sums];
+        launch.dispatches.push(matmul::batched(profile, product, &extents, 1, args));
+        let extent = [o, shares.quads];
+        let adapt = |kernel: Kernel| {
+            let kernel = read_positions(kernel, extent, 1);
+            plan.finish(kernel.hook("give", OUTPUTS, "write_outputs"))
+                .set("IMAGES", shares.images)
+                .set("O", o)
+                .set("OH", plan.geometry.output[0])
+                .set("OW", plan.geometry.output[1])
+                .set("TILES_Y", rows)
+                .set("TILES_X", columns)
+        };
+        let mut bindings = vec![("products", sums)];
+        bindings.extend(plan.results());
+        let mut outputs = transform("output_line", extent, [SIDE, TILE], adapt, bindings)
+            .share("y", share);
+        if plan.pool.is_some() {
+            outputs = outputs.share("argmax", share);
+        }
+        launch.dispatches.push(outputs);
+    }
+    Some(launch)
+}
+
+/// Inputs `dy`, `x`: the gradient of the weights.
+pub(super) fn weight_grad(profile: &Profile, geometry: &Geometry) -> Option<Launch> {
+    if !pays(geometry, [1, 1], [1, 1]) {
+        return None;
+    }
+    let Geometry { c, o, image, .. } = *geometry;
+    let planes = [c * image[0] * image[1], o * geometry.pixels()];
+    let extent = [o, quads(c)];
+    let part = positions(o, quads(c));
+    // Few enough shares that their parts of the sums stay within bounds.
+    let all = positions(quads(c.max(o)) * 4, geometry.images * tiles(geometry).iter().product::<usize>() / 4);
+    let most = most_bytes(profile).max(all / (PARTIAL_BYTES / part).max(1));
+    let shares = Shares::new(profile, geometry, most, &planes)?;
+    let extents = Extents {
+        m: o,
+        n: quads(c) * 4,
+        k: shares.quads * 4,
+        batch: POSITIONS,
+    };
+    let splits = match profile.kind {
+        ProfileKind::CpuLike => 1,
+        ProfileKind::Gpu => extents.splits(Engine::Tiled),
+    };
+    let mut launch = Launch::default();
+    let tiles_of_dy = launch.reserve(positions(o, shares.quads) as u64);
+    let tiles_of_x = launch.reserve(positions(extents.n, shares.quads) as u64);
+    let parts = shares.of * splits;
+    let sums = launch.reserve((parts * part) as u64);
+
+    let gradients = Tiles {
+        line: "gradient_line",
+        geometry,
+        shares,
+        channels: o,
+        image: geometry.output,
+        pads: [0, 0],
+        side: TILE,
+    };
+    let pads = geometry.window.pads;
+    let input = Tiles {
+        line: "image_line",
+        channels: c,
+        image,
+        pads: [pads.top as i64, pads.left as i64],
+        side: SIDE,
+        ..gradients
+    };
+    for share in shares.each() {
+        let dy = gradients.dispatch(o, share, Arg::Input(0), tiles_of_dy);
+        let x = input.dispatch(extents.n, share, Arg::Input(1), tiles_of_x);
+        let args = [tiles_of_dy, tiles_of_x, sums];
+        let product = MatMul::new(false, true);
+        let product = matmul::batched(profile, product, &extents, splits, args);
+        launch.dispatches.extend([dy, x, product.share("c", share)]);
+    }
+    let adapt = |kernel: Kernel| {
+        read_positions(kernel, extent, parts)
+            .hook("give", WEIGHTS, "write_weights")
+            .set("C", c)
+    };
+    let bindings = vec![("products", sums), ("dw", Arg::Output(0))];
+    launch.dispatches.push(transform("weight_line", extent, [SIDE, TAPS], adapt, bindings));
+    Some(launch)
+}
