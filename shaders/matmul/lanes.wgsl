@@ -2,31 +2,32 @@
 //
 //   C[m, n] = activate(sum over k of A[m, k] * B[k, n] + bias[n], ALPHA), BATCH times
 //
-//   a, a4   [BATCH, M, K], or [BATCH, K, M] where TRANSPOSE_A; one buffer seen as f32 and as
-//           vec4, read by vec4 where QUADS_A: its rows are whole vec4
-//   b, b4   [BATCH, K, N], or [BATCH, N, K] where TRANSPOSE_B; likewise
+//   a, a4   [M, K], or [K, M] where TRANSPOSE_A, each STEP_A after the one before; one buffer
+//           seen as f32 and as vec4, read by vec4 where QUADS_A: its rows are whole vec4
+//   b, b4   [K, N], or [N, K] where TRANSPOSE_B; likewise
 //   bias    [N], read where HAS_BIAS; otherwise anything
-//   C       by the hook `put`: [BATCH, M, N]; or [SPLITS, BATCH, M, N] partial sums where
-//           PARTIAL, without epilogue
+//   C       by the hook `put`: [M, N]; or partial sums where PARTIAL, without epilogue: those of
+//           all products, SPLITS times
 //
-// Tile picture: a workgroup is one subgroup and computes ROWS x 4 LANES of C, going along
-// K in steps of DEPTH. Each lane keeps four columns of all rows.
+// Tile picture: a workgroup is one subgroup and computes ROWS x 4 LANES COLUMNS of C, going
+// along K in steps of DEPTH. Each lane keeps COLUMNS times four columns of all rows, as what a
+// spread costs is paid once for all of them.
 //
-//                   4 LANES               B: each lane loads its own four columns
-//             +----------------+
-//     DEPTH   |  B  lane: vec4 |          A: the tile is LOADS vec4 a lane; all lanes get
-//             +----------------+             all of it by spread
+//               4 LANES, COLUMNS times       B: each lane loads its own columns
+//             +----------------+----
+//     DEPTH   |  B  lane: vec4 |  ..         A: the tile is LOADS vec4 a lane; all lanes get
+//             +----------------+----            all of it by spread
 //     DEPTH
-//    +-----+  +----------------+
-//    |  A  |  | C  lane: vec4  |  ROWS    sums[r]: vec4
-//    +-----+  +----------------+
+//    +-----+  +----------------+----
+//    |  A  |  | C  lane: vec4  |  ..  ROWS   sums[r][j]: vec4
+//    +-----+  +----------------+----
 //
 // The register arrays are nested, each as long as the loop that indexes it: drivers unroll
 // such loops completely, and only then do the arrays stay in registers.
 //
 // group.x and group.y count tiles, neighbours along M first; group.z is split * BATCH +
 // batch: a split sums its part of K and gemm/reduce.wgsl adds the parts up, in order.
-// Floor a step: 4 ROWS DEPTH FMA; DEPTH + ROWS DEPTH / (4 LANES) vec4 loads.
+// Floor a step: 4 ROWS COLUMNS DEPTH FMA; DEPTH COLUMNS + ROWS DEPTH / (4 LANES) vec4 loads.
 
 const GROUPS_X: u32 = 65535u;    // workgroups a row of the dispatch
 const LANES: u32 = 1u;           // of a subgroup: what `spread` gathers
@@ -34,8 +35,12 @@ const M: u32 = 1u;
 const N: u32 = 1u;
 const K: u32 = 1u;
 const BATCH: u32 = 1u;           // products
+const STEP_A: u32 = 0u;          // elements from one product's A to the next's, and so on
+const STEP_B: u32 = 0u;
+const STEP_C: u32 = 0u;
 const SPLIT_K: u32 = 8u;         // terms of a part, a multiple of DEPTH
 const ROWS: u32 = 4u;            // rows of a tile, a multiple of 4
+const COLUMNS: u32 = 1u;         // vec4 of a row in a lane
 const DEPTH: u32 = 8u;           // terms a step, a multiple of 4
 const TRANSPOSE_A: bool = false;
 const TRANSPOSE_B: bool = false;
@@ -46,7 +51,8 @@ const PARTIAL: bool = false;
 const ALPHA: f32 = 0.0;          // the activation's parameter
 
 const TILES_M: u32 = (M + ROWS - 1u) / ROWS;
-const TILES_N: u32 = (N + 4u * LANES - 1u) / (4u * LANES);
+const WIDTH: u32 = 4u * LANES;                         // columns of C side by side
+const TILES_N: u32 = (N + COLUMNS * WIDTH - 1u) / (COLUMNS * WIDTH);
 const QUADS: u32 = ROWS * DEPTH / 4u;                  // of A's tile
 const LOADS: u32 = (QUADS + LANES - 1u) / LANES;
 const QUADS_K: u32 = DEPTH / 4u;                       // of B's tile along K
@@ -66,7 +72,7 @@ fn spread(v: f32) -> array<f32, LANES> { return array<f32, LANES>(v); }
 // Four elements side by side in memory, from column `column` of row `row` of matrix `batch`,
 // each of which is `rows` x `columns` there. What lies outside is zero.
 fn quad_of_a(batch: u32, row: u32, column: u32, rows: u32, columns: u32) -> vec4<f32> {
-    let at = (batch * rows + min(row, rows - 1u)) * columns;
+    let at = batch * STEP_A + min(row, rows - 1u) * columns;
     let inside = vec4<bool>(row < rows) & (vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(columns));
     var quad: vec4<f32>;
     if QUADS_A {
@@ -79,7 +85,7 @@ fn quad_of_a(batch: u32, row: u32, column: u32, rows: u32, columns: u32) -> vec4
 }
 
 fn quad_of_b(batch: u32, row: u32, column: u32, rows: u32, columns: u32) -> vec4<f32> {
-    let at = (batch * rows + min(row, rows - 1u)) * columns;
+    let at = batch * STEP_B + min(row, rows - 1u) * columns;
     let inside = vec4<bool>(row < rows) & (vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(columns));
     var quad: vec4<f32>;
     if QUADS_B {
@@ -105,17 +111,17 @@ fn finish(n: u32, sum: f32) -> f32 {
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let tile = group.x + group.y * GROUPS_X;
-    if tile >= TILES_M * TILES_N {
+    if TILES_M * TILES_N > GROUPS_X && tile >= TILES_M * TILES_N {
         return;
     }
     let m = tile % TILES_M * ROWS;
-    let n = (tile / TILES_M * LANES + lane) * 4u;
+    let n = tile / TILES_M * (COLUMNS * WIDTH) + lane * 4u;
     let batch = group.z % BATCH;
     let split = group.z / BATCH;
-    let k_end = min(K, (split + 1u) * SPLIT_K);
 
-    var sums: array<vec4<f32>, ROWS>;
-    for (var k0 = split * SPLIT_K; k0 < k_end; k0 += DEPTH) {
+    var sums: array<array<vec4<f32>, COLUMNS>, ROWS>;
+    for (var step = 0u; step < SPLIT_K; step += DEPTH) {
+        let k0 = split * SPLIT_K + step;
         // tile_a[i][j][l]: component j of the quad that lane l loaded i-th.
         var tile_a: array<array<array<f32, LANES>, 4>, LOADS>;
         for (var i = 0u; i < LOADS; i++) {
@@ -131,41 +137,51 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             tile_a[i][2] = spread(quad.z);
             tile_a[i][3] = spread(quad.w);
         }
-        var tile_b: array<vec4<f32>, DEPTH>;
-        for (var i = 0u; i < QUADS_K; i++) {
-            let k = k0 + i * 4u;
-            var block: mat4x4<f32>;
-            if TRANSPOSE_B {
-                block = transpose(mat4x4<f32>(
-                    quad_of_b(batch, n, k, N, K), quad_of_b(batch, n + 1u, k, N, K),
-                    quad_of_b(batch, n + 2u, k, N, K), quad_of_b(batch, n + 3u, k, N, K)));
-            } else {
-                block = mat4x4<f32>(
-                    quad_of_b(batch, k, n, K, N), quad_of_b(batch, k + 1u, n, K, N),
-                    quad_of_b(batch, k + 2u, n, K, N), quad_of_b(batch, k + 3u, n, K, N));
+        var tile_b: array<array<vec4<f32>, DEPTH>, COLUMNS>;
+        for (var j = 0u; j < COLUMNS; j++) {
+            let column = n + j * WIDTH;
+            for (var i = 0u; i < QUADS_K; i++) {
+                let k = k0 + i * 4u;
+                var block: mat4x4<f32>;
+                if TRANSPOSE_B {
+                    block = transpose(mat4x4<f32>(
+                        quad_of_b(batch, column, k, N, K), quad_of_b(batch, column + 1u, k, N, K),
+                        quad_of_b(batch, column + 2u, k, N, K), quad_of_b(batch, column + 3u, k, N, K)));
+                } else {
+                    block = mat4x4<f32>(
+                        quad_of_b(batch, k, column, K, N), quad_of_b(batch, k + 1u, column, K, N),
+                        quad_of_b(batch, k + 2u, column, K, N), quad_of_b(batch, k + 3u, column, K, N));
+                }
+                tile_b[j][i * 4u] = block[0];
+                tile_b[j][i * 4u + 1u] = block[1];
+                tile_b[j][i * 4u + 2u] = block[2];
+                tile_b[j][i * 4u + 3u] = block[3];
             }
-            tile_b[i * 4u] = block[0];
-            tile_b[i * 4u + 1u] = block[1];
-            tile_b[i * 4u + 2u] = block[2];
-            tile_b[i * 4u + 3u] = block[3];
         }
         for (var r = 0u; r < ROWS; r++) {
-            var sum = sums[r];
             for (var k = 0u; k < DEPTH; k++) {
                 let line = select(r, k, TRANSPOSE_A);
                 let place = select(k, r, TRANSPOSE_A);
                 let q = line * LINE + place / 4u;
-                sum = fma(vec4<f32>(tile_a[q / LANES][place % 4u][q % LANES]), tile_b[k], sum);
+                let left = vec4<f32>(tile_a[q / LANES][place % 4u][q % LANES]);
+                for (var j = 0u; j < COLUMNS; j++) {
+                    sums[r][j] = fma(left, tile_b[j][k], sums[r][j]);
+                }
             }
-            sums[r] = sum;
         }
     }
 
     for (var r = 0u; r < ROWS; r++) {
-        if m + r < M && n < N {
-            let s = sums[r];
-            let values = vec4<f32>(finish(n, s.x), finish(n + 1u, s.y), finish(n + 2u, s.z), finish(n + 3u, s.w));
-            put((group.z * M + m + r) * N + n, min(4u, N - n), values);
+        for (var j = 0u; j < COLUMNS; j++) {
+            let column = n + j * WIDTH;
+            // What is known beforehand leaves the compiler no lanes to mask.
+            if (M % ROWS == 0u || m + r < M) && (N % (COLUMNS * WIDTH) == 0u || column < N) {
+                let s = sums[r][j];
+                let values = vec4<f32>(
+                    finish(column, s.x), finish(column + 1u, s.y),
+                    finish(column + 2u, s.z), finish(column + 3u, s.w));
+                put(group.z * STEP_C + (m + r) * N + column, min(4u, N - column), values);
+            }
         }
     }
 }

@@ -2,12 +2,16 @@
 //
 //   C[m, n] = activate(sum over k of A[m, k] * B[k, n] + bias[n], ALPHA), BATCH times
 //
-//   a      [BATCH, M, K], or [BATCH, K, M] where TRANSPOSE_A
-//   b      [BATCH, K, N], or [BATCH, N, K] where TRANSPOSE_B
+//   a      [M, K], or [K, M] where TRANSPOSE_A, each STEP_A after the one before
+//   b      [K, N], or [N, K] where TRANSPOSE_B, each STEP_B after the one before
 //   bias   [N], read where HAS_BIAS; otherwise anything
-//   c      [BATCH, M, N]; or [splits, BATCH, M, N] partial sums where PARTIAL
+//   c      [M, N], each STEP_C after the one before; where PARTIAL, those of all products for
+//          each split
 
 const MATMUL_BATCH: u32 = 1u;
+const STEP_A: u32 = 0u;
+const STEP_B: u32 = 0u;
+const STEP_C: u32 = 0u;
 const MATMUL_M: u32 = 1u;
 const MATMUL_N: u32 = 1u;
 const MATMUL_K: u32 = 1u;
@@ -25,11 +29,11 @@ const ALPHA: f32 = 0.0;          // the activation's parameter
 fn activate(x: f32, alpha: f32) -> f32 { return x; }
 
 fn matmul_a(z: u32, m: u32, k: u32) -> f32 {
-    return a[z * (MATMUL_M * MATMUL_K) + select(m * MATMUL_K + k, k * MATMUL_M + m, TRANSPOSE_A)];
+    return a[z * STEP_A + select(m * MATMUL_K + k, k * MATMUL_M + m, TRANSPOSE_A)];
 }
 
 fn matmul_b(z: u32, k: u32, n: u32) -> f32 {
-    return b[z * (MATMUL_K * MATMUL_N) + select(k * MATMUL_N + n, n * MATMUL_K + k, TRANSPOSE_B)];
+    return b[z * STEP_B + select(k * MATMUL_N + n, n * MATMUL_K + k, TRANSPOSE_B)];
 }
 
 fn matmul_c(z: u32, split: u32, m: u32, n: u32, sums: vec4<f32>) {
@@ -41,6 +45,6 @@ fn matmul_c(z: u32, split: u32, m: u32, n: u32, sums: vec4<f32>) {
             }
             value = activate(value, ALPHA);
         }
-        c[((split * MATMUL_BATCH + z) * MATMUL_M + m) * MATMUL_N + n + i] = value;
+        c[(split * MATMUL_BATCH + z) * STEP_C + m * MATMUL_N + n + i] = value;
     }
 }

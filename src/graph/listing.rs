@@ -180,9 +180,8 @@ impl Graph {
             .map_err(|e| Error::shader(kernel, e.emit_to_string_with_path(&wgsl, kernel)))?;
         let bindings = reflect(kernel, &module)?;
         let args = match_bindings(dispatch, &bindings, node.op.updates())?;
-        let seen = |(binding, arg): (&Binding, Arg)| {
-            place(arg).seen_by(dispatch, binding.launch_name())
-        };
+        let seen =
+            |(binding, arg): (&Binding, Arg)| place(arg).seen_by(dispatch, binding.launch_name());
         let places: Vec<Place> = bindings.iter().zip(args).map(seen).collect();
         let limit = |what: &str, needed: u64, limit_name, limit, unit| match needed > limit {
             true => Err(Error::Limit {

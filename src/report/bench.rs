@@ -1,5 +1,6 @@
 //! A benchmark as tables.
 
+use super::profile::counted;
 use crate::bench::{Ceilings, Compared};
 use crate::model::bytes;
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
@@ -73,11 +74,7 @@ pub fn kernels(kernels: &[Compared], style: Style) -> String {
         speedup,
     } in kernels
     {
-        let shaders: Vec<_> = kernel
-            .dispatches
-            .iter()
-            .map(|d| d.shader.as_str())
-            .collect();
+        let shaders = counted(kernel.dispatches.iter().map(|d| d.shader.as_str()));
         let mut row = vec![
             kernel.layer.clone(),
             kernel.op.clone(),

@@ -11,7 +11,7 @@ pub fn table(profile: &Profile) -> String {
     table.load_style(presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
     table.set_header(["Layer", "Op", "Kernels", "Time", "Share", "GFLOP/s"]);
     for timing in &profile.timings {
-        let kernels: Vec<_> = timing.dispatches.iter().map(|d| d.0).collect();
+        let kernels = counted(timing.dispatches.iter().map(|d| d.0));
         let seconds = timing.seconds();
         table.add_row([
             timing.layer.clone(),
@@ -35,6 +35,22 @@ pub fn table(profile: &Profile) -> String {
             .sum::<usize>(),
         profile.clock
     )
+}
+
+/// The shaders of a node's dispatches, each once, with how often it is dispatched.
+pub(super) fn counted<'a>(shaders: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for shader in shaders {
+        match counts.iter_mut().find(|(counted, _)| *counted == shader) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((shader, 1)),
+        }
+    }
+    let text = |(shader, count): (&str, usize)| match count {
+        1 => shader.to_owned(),
+        _ => format!("{shader} ×{count}"),
+    };
+    counts.into_iter().map(text).collect()
 }
 
 /// The profile as one JSON object.

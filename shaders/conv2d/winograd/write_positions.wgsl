@@ -2,11 +2,10 @@
 // winograd/transform.wgsl
 //   fn give(plane: u32, quad: u32, results: array<array<vec4<f32>, TO>, TO>)
 //
-//   positions   [6, 6, POSITION_PLANES, POSITION_QUADS] vec4, so that each position is a
-//               matrix for matmul
+//   positions   6 x 6 matrices for matmul, [PLANES, POSITION_QUADS] vec4, POSITION_STEP apart
 
-const POSITION_PLANES: u32 = 1u;
 const POSITION_QUADS: u32 = 1u;
+const POSITION_STEP: u32 = 1u;   // vec4 from one position to the next
 const POSITION_SIDE: u32 = 6u;
 
 @group(0) @binding(1) var<storage, read_write> positions: array<vec4<f32>>;
@@ -15,7 +14,7 @@ fn write_positions(plane: u32, quad: u32, results: array<array<vec4<f32>, POSITI
     for (var r = 0u; r < POSITION_SIDE; r++) {
         for (var s = 0u; s < POSITION_SIDE; s++) {
             let position = r * POSITION_SIDE + s;
-            positions[(position * POSITION_PLANES + plane) * POSITION_QUADS + quad] = results[r][s];
+            positions[position * POSITION_STEP + plane * POSITION_QUADS + quad] = results[r][s];
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The two gradients of a convolution.
 
+use super::plan::Plan;
 use super::{Conv2d, Geometry, draw_geometry, draw_pool, launch, winograd};
 use crate::error::Result;
 use crate::gpu::kernel::Launch;
@@ -208,9 +209,10 @@ pub(super) fn sample_input_grad(draw: &mut Draw) -> Sample {
     };
     let terms = geometry.o * geometry.window.kernel.iter().product::<usize>();
     let inputs = vec![(geometry.y(), Fill::UNIT), (geometry.w(), Fill::UNIT)];
-    let tolerance = winograd::tolerance(&geometry, Tolerance::sum(terms, 1.0));
+    let planned = Plan::input_grad(&geometry).geometry;
+    let tolerance = winograd::tolerance(&planned, [1, 1], Tolerance::sum(terms, 1.0));
     let sample = Sample::new(op, inputs, tolerance);
-    match winograd::pays(&geometry, [1, 1], [1, 1]) {
+    match winograd::may_pay(&planned, [1, 1]) {
         true => sample.without_gradient(),
         false => sample,
     }
@@ -233,6 +235,6 @@ pub(super) fn sample_weight_grad(draw: &mut Draw) -> Sample {
         tolerance.absolute += Tolerance::transcendental().absolute * terms as f64;
     }
     inputs.push((geometry.x(), Fill::UNIT));
-    let tolerance = winograd::tolerance(&geometry, tolerance);
+    let tolerance = winograd::tolerance(&geometry, [1, 1], tolerance);
     Sample::new(op, inputs, tolerance).without_gradient()
 }

@@ -410,7 +410,8 @@ fn sample(draw: &mut Draw) -> Sample {
             op.pool = Some(draw_pool(draw, geometry.output));
         }
     }
-    let is_wide = winograd::pays(&geometry, [1, 1], [1, 1]);
+    let pool = op.pool.map_or([1, 1], |window| window.kernel);
+    let is_wide = winograd::may_pay(&geometry, pool);
     // Sums of few small integers are exact, so that the winners of a pool are the same.
     let fill = match op.pool {
         Some(_) if !is_wide => Fill::Levels(3),
@@ -421,7 +422,7 @@ fn sample(draw: &mut Draw) -> Sample {
         inputs.push((geometry.bias(), fill));
     }
     let terms = geometry.c * geometry.window.kernel.iter().product::<usize>();
-    let tolerance = winograd::tolerance(&geometry, Tolerance::sum(terms, 1.0));
+    let tolerance = winograd::tolerance(&geometry, pool, Tolerance::sum(terms, 1.0));
     let sample = Sample::new(op, inputs, tolerance.and_transcendental());
     let sample = match op.pool {
         Some(_) if is_wide => sample.choosing(Conv2d::new(op.window, 1).with_bias(op.bias)),

@@ -2,10 +2,10 @@
 
 use super::Geometry;
 use super::plan::Plan;
-use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, Share, ShaderFile};
+use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile, Share};
 use crate::gpu::profile::{Profile, ProfileKind};
-use crate::ops::gemm::{Engine, Extents};
 use crate::ops::Tolerance;
+use crate::ops::gemm::{Engine, Extents};
 use crate::ops::matmul::{self, MatMul};
 use crate::shader;
 
@@ -26,10 +26,39 @@ const TILE: usize = 4;
 const SIDE: usize = TILE + TAPS - 1;
 const POSITIONS: usize = SIDE * SIDE;
 
-/// What transforming a tile of a channel costs at each position, in multiply-adds: on
-/// lavapipe 36 loads and stores of 13 and 34 ns for 32 tiles, where a multiply-add of eight
-/// lanes takes 0.3 ns; on GPUs, 16 bytes that a hundred FLOP go by with.
-const TRANSFORM_COST: usize = 45;
+/// What computing by Winograd costs, in units of a multiply-add of the kernel that computes the
+/// same by its definition.
+struct Costs {
+    /// A multiply-add of a position's product.
+    product: f64,
+    /// Transforming a tile of a channel, for each position.
+    transform: f64,
+    /// Transforming the weights of a filter for a channel, for each position.
+    filter: f64,
+}
+
+/// On lavapipe `matmul/lanes.wgsl` takes longer for a multiply-add than `conv2d/patch.wgsl`, and
+/// storing a vec4 of eight lanes as long as 70. Measured by where both are even.
+const CPU_LIKE: Costs = Costs {
+    product: 1.5,
+    transform: 70.0,
+    filter: 70.0,
+};
+
+/// There `conv2d/correlate.wgsl` takes more than half as long again as the patches.
+const CPU_LIKE_WEIGHTS: Costs = Costs {
+    product: 1.1,
+    transform: 50.0,
+    filter: 20.0,
+};
+
+/// On GPUs the same kernel multiplies either way; 16 bytes of a position go by with about a
+/// hundred floating-point operations.
+const GPU: Costs = Costs {
+    product: 1.0,
+    transform: 50.0,
+    filter: 50.0,
+};
 
 /// Most bytes of the positions of a share of the images. The next step finds them in a cache.
 const CACHED_BYTES: usize = 4 << 20;
@@ -38,29 +67,37 @@ const GPU_BYTES: usize = 64 << 20;
 /// Most bytes of partial sums of a weight gradient.
 const PARTIAL_BYTES: usize = 64 << 20;
 
-/// Whether F(4 x 4, 3 x 3) computes a convolution at all, and with fewer operations than its
-/// definition.
-pub(super) fn pays(geometry: &Geometry, gap: [usize; 2], pool: [usize; 2]) -> bool {
-    let window = &geometry.window;
-    let is_plain = window.kernel == [TAPS; 2]
-        && [window.stride, window.dilation, gap] == [[1, 1]; 3]
-        && geometry.groups == 1
-        && pool.iter().all(|side| TILE.is_multiple_of(*side));
-    let Geometry { c, o, images, .. } = *geometry;
-    let geometry = geometry.covered(pool);
-    let tiles = images * tiles(&geometry).iter().product::<usize>();
-    let direct = images * geometry.pixels() * TAPS * TAPS * c * o;
-    let transforms = tiles * (c + o) + c * o;
-    is_plain && POSITIONS * (tiles * c * o + TRANSFORM_COST * transforms) < direct
+impl Costs {
+    /// Whether F(4 x 4, 3 x 3) computes a convolution at all, and sooner than its definition.
+    fn pay(&self, geometry: &Geometry, gap: [usize; 2], pool: [usize; 2]) -> bool {
+        let window = &geometry.window;
+        let is_plain = window.kernel == [TAPS; 2]
+            && [window.stride, window.dilation, gap] == [[1, 1]; 3]
+            && geometry.groups == 1
+            && pool.iter().all(|side| TILE.is_multiple_of(*side));
+        let Geometry { c, o, images, .. } = *geometry;
+        let geometry = geometry.covered(pool);
+        let tiles = images * tiles(&geometry).iter().product::<usize>();
+        let direct = images * geometry.pixels() * TAPS * TAPS * c * o;
+        let products = self.product * (tiles * c * o) as f64;
+        let transforms = self.transform * (tiles * (c + o)) as f64 + self.filter * (c * o) as f64;
+        is_plain && POSITIONS as f64 * (products + transforms) < direct as f64
+    }
+}
+
+/// Whether it pays for a convolution before that pool, or its weight gradient, on some device.
+pub(super) fn may_pay(geometry: &Geometry, pool: [usize; 2]) -> bool {
+    let pay = |costs: &Costs| costs.pay(geometry, [1, 1], pool);
+    pay(&CPU_LIKE_WEIGHTS) || pay(&GPU)
 }
 
 /// How much farther than a plain sum's its rounding errors reach, where it pays. An error of a
 /// position counts by the squares of the entries of A^T, B^T and G that it meets: for the worst
 /// row, 94 in each direction, against the 9 products of a plain sum; sqrt(94^2 / 9) = 32. The
 /// gradients' transposed matrices give less.
-pub(super) fn tolerance(geometry: &Geometry, plain: Tolerance) -> Tolerance {
+pub(super) fn tolerance(geometry: &Geometry, pool: [usize; 2], plain: Tolerance) -> Tolerance {
     const AMPLIFICATION: f64 = 32.0;
-    match pays(geometry, [1, 1], [1, 1]) {
+    match may_pay(geometry, pool) {
         true => Tolerance {
             absolute: AMPLIFICATION * plain.absolute,
             ..plain
@@ -85,12 +122,7 @@ struct Shares {
 impl Shares {
     /// Shares of at most `most` bytes of the positions of the wider of both sides; `planes`
     /// are the elements of an image in each tensor of which a share is bound.
-    fn new(
-        profile: &Profile,
-        geometry: &Geometry,
-        most: usize,
-        planes: &[usize],
-    ) -> Option<Self> {
+    fn new(profile: &Profile, geometry: &Geometry, most: usize, planes: &[usize]) -> Option<Self> {
         // A share of a tensor in half precision has two bytes an element.
         let is_aligned = |images: usize| {
             let mut bytes = planes.iter().map(|plane| (2 * plane * images) as u64);
@@ -127,9 +159,17 @@ fn quads(extent: usize) -> usize {
     extent.div_ceil(4)
 }
 
-/// Bytes of the positions of so many planes, each of so many quads.
+/// Vec4 from one position of so many planes, each of so many quads, to the next: whole pages
+/// and a little more, so that the positions of a tile do not all fall into one set of a cache.
+fn step(planes: usize, quads: usize) -> usize {
+    const PAGE: usize = 4096 / 16;
+    const SKEW: usize = 128 / 16;
+    (planes * quads).next_multiple_of(PAGE) + SKEW
+}
+
+/// Bytes of those positions.
 fn positions(planes: usize, quads: usize) -> usize {
-    POSITIONS * planes * quads * 16
+    POSITIONS * step(planes, quads) * 16
 }
 
 fn most_bytes(profile: &Profile) -> usize {
@@ -154,20 +194,24 @@ fn transform(
         .set("QUADS", quads)
         .set("FROM", from)
         .set("TO", to);
-    Dispatch::linear(adapt(kernel), bindings, (planes * quads).div_ceil(WORKGROUP))
+    Dispatch::linear(
+        adapt(kernel),
+        bindings,
+        (planes * quads).div_ceil(WORKGROUP),
+    )
 }
 
 fn write_positions(kernel: Kernel, [planes, quads]: [usize; 2]) -> Kernel {
     kernel
         .hook("give", WRITE_POSITIONS, "write_positions")
-        .set("POSITION_PLANES", planes)
+        .set("POSITION_STEP", step(planes, quads))
         .set("POSITION_QUADS", quads)
 }
 
 fn read_positions(kernel: Kernel, [planes, quads]: [usize; 2], parts: usize) -> Kernel {
     kernel
         .hook("take", READ_POSITIONS, "read_positions")
-        .set("POSITION_PLANES", planes)
+        .set("POSITION_STEP", step(planes, quads))
         .set("POSITION_QUADS", quads)
         .set("PARTS", parts)
 }
@@ -209,15 +253,24 @@ impl Tiles<'_> {
 /// Inputs as the plan's.
 pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     let pool = plan.pool_window();
-    if !pays(&plan.geometry, plan.gap, pool) {
+    let costs = match profile.kind {
+        ProfileKind::CpuLike => CPU_LIKE,
+        ProfileKind::Gpu => GPU,
+    };
+    if !costs.pay(&plan.geometry, plan.gap, pool) {
         return None;
     }
     let geometry = &plan.geometry.covered(pool);
     let Geometry { c, o, image, .. } = *geometry;
     let [pool_h, pool_w] = pool;
-    let planes = [c * image[0] * image[1], o * geometry.pixels() / (pool_h * pool_w)];
-    let shares = Shares::new(profile, geometry, most_bytes(profile), &planes)?;
+    let planes = [
+        c * image[0] * image[1],
+        o * geometry.pixels() / (pool_h * pool_w),
+    ];
     let depth = quads(c) * 4;
+    // Each share reads all filters.
+    let most = most_bytes(profile).max(positions(o, quads(c)));
+    let shares = Shares::new(profile, geometry, most, &planes)?;
     let mut launch = Launch::default();
     let filters = launch.reserve(positions(o, quads(c)) as u64);
     let tiles_of_x = launch.reserve(positions(depth, shares.quads) as u64);
@@ -252,10 +305,20 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     };
     let [rows, columns] = tiles(geometry);
     for share in shares.each() {
-        launch.dispatches.push(input.dispatch(depth, share, Arg::Input(0), tiles_of_x));
+        launch
+            .dispatches
+            .push(input.dispatch(depth, share, Arg::Input(0), tiles_of_x));
         let product = MatMul::new(false, false);
         let args = [filters, tiles_of_x, sums];
-        launch.dispatches.push(matmul::batched(profile, product, &extents, 1, args));
+        let steps = [
+            step(o, quads(c)),
+            step(depth, shares.quads),
+            step(o, shares.quads),
+        ];
+        let steps = steps.map(|quads| 4 * quads);
+        launch
+            .dispatches
+            .push(matmul::batched(profile, product, &extents, 1, args, steps));
         let extent = [o, shares.quads];
         let adapt = |kernel: Kernel| {
             let kernel = read_positions(kernel, extent, 1);
@@ -269,8 +332,8 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
         };
         let mut bindings = vec![("products", sums)];
         bindings.extend(plan.results());
-        let mut outputs = transform("output_line", extent, [SIDE, TILE], adapt, bindings)
-            .share("y", share);
+        let mut outputs =
+            transform("output_line", extent, [SIDE, TILE], adapt, bindings).share("y", share);
         if plan.pool.is_some() {
             outputs = outputs.share("argmax", share);
         }
@@ -281,7 +344,11 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
 
 /// Inputs `dy`, `x`: the gradient of the weights.
 pub(super) fn weight_grad(profile: &Profile, geometry: &Geometry) -> Option<Launch> {
-    if !pays(geometry, [1, 1], [1, 1]) {
+    let costs = match profile.kind {
+        ProfileKind::CpuLike => CPU_LIKE_WEIGHTS,
+        ProfileKind::Gpu => GPU,
+    };
+    if !costs.pay(geometry, [1, 1], [1, 1]) {
         return None;
     }
     let Geometry { c, o, image, .. } = *geometry;
@@ -289,7 +356,10 @@ pub(super) fn weight_grad(profile: &Profile, geometry: &Geometry) -> Option<Laun
     let extent = [o, quads(c)];
     let part = positions(o, quads(c));
     // Few enough shares that their parts of the sums stay within bounds.
-    let all = positions(quads(c.max(o)) * 4, geometry.images * tiles(geometry).iter().product::<usize>() / 4);
+    let all = positions(
+        quads(c.max(o)) * 4,
+        geometry.images * tiles(geometry).iter().product::<usize>() / 4,
+    );
     let most = most_bytes(profile).max(all / (PARTIAL_BYTES / part).max(1));
     let shares = Shares::new(profile, geometry, most, &planes)?;
     let extents = Extents {
@@ -331,7 +401,13 @@ pub(super) fn weight_grad(profile: &Profile, geometry: &Geometry) -> Option<Laun
         let x = input.dispatch(extents.n, share, Arg::Input(1), tiles_of_x);
         let args = [tiles_of_dy, tiles_of_x, sums];
         let product = MatMul::new(false, true);
-        let product = matmul::batched(profile, product, &extents, splits, args);
+        let steps = [
+            step(o, shares.quads),
+            step(extents.n, shares.quads),
+            step(o, quads(c)),
+        ];
+        let steps = steps.map(|quads| 4 * quads);
+        let product = matmul::batched(profile, product, &extents, splits, args, steps);
         launch.dispatches.extend([dy, x, product.share("c", share)]);
     }
     let adapt = |kernel: Kernel| {
@@ -340,6 +416,12 @@ pub(super) fn weight_grad(profile: &Profile, geometry: &Geometry) -> Option<Laun
             .set("C", c)
     };
     let bindings = vec![("products", sums), ("dw", Arg::Output(0))];
-    launch.dispatches.push(transform("weight_line", extent, [SIDE, TAPS], adapt, bindings));
+    launch.dispatches.push(transform(
+        "weight_line",
+        extent,
+        [SIDE, TAPS],
+        adapt,
+        bindings,
+    ));
     Some(launch)
 }

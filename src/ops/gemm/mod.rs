@@ -104,6 +104,11 @@ impl Engine {
 }
 
 impl Extents {
+    /// Elements of A, B and C.
+    pub fn steps(&self) -> [usize; 3] {
+        [self.m * self.k, self.k * self.n, self.m * self.n]
+    }
+
     /// Invocations along M and N and rows per invocation: small matrices get small
     /// tiles, so that fewer lanes idle.
     fn tile(&self) -> [usize; 3] {

@@ -11,16 +11,17 @@ const LANES: ShaderFile = shader!("matmul/lanes.wgsl");
 const PUT: ShaderFile = shader!("matmul/put.wgsl");
 const PUT_QUAD: ShaderFile = shader!("matmul/put_quad.wgsl");
 
-/// Rows of a tile and terms a step: more rows would not fit the instruction cache, unrolled;
-/// so many uses make up for loading and storing an accumulator.
-const LARGE: [usize; 2] = [32, 8];
+/// Rows of a tile, vec4 of each in a lane, and terms a step: so many uses make up for loading
+/// and storing an accumulator and for spreading an operand. A driver's compiler takes in
+/// proportion to the unrolled body, and larger ones are no faster.
+const WIDE: [usize; 3] = [16, 2, 4];
 
-/// The same for products below so many terms. A driver's compiler takes in proportion to the
-/// unrolled body, which a small product never makes up for.
-const MEDIUM_BELOW: usize = 1 << 24;
-const MEDIUM: [usize; 2] = [32, 4];
+/// The same where one vec4 in each lane is as wide as the product.
+const NARROW: [usize; 3] = [32, 1, 4];
+
+/// The same for products below so many terms, which never make up for their compilation.
 const SMALL_BELOW: usize = 1 << 19;
-const SMALL: [usize; 2] = [8, 8];
+const SMALL: [usize; 3] = [8, 1, 8];
 
 /// Workgroups that keep a few cores busy, and the least terms worth a second pass.
 const BUSY_WORKGROUPS: usize = 4;
@@ -29,8 +30,7 @@ const LEAST_SPLIT_K: usize = 512;
 /// Inputs `a`, `b` and, where the op has one, `bias`.
 pub(super) fn launch(profile: &Profile, op: &MatMul, extents: &Extents) -> Launch {
     let Extents { m, n, k, .. } = *extents;
-    let [rows, _] = tile(extents);
-    let tiles = m.div_ceil(rows) * n.div_ceil(4 * lanes::lanes(profile));
+    let tiles = tiles(profile, extents);
     let splits = match op.is_plain() {
         true => BUSY_WORKGROUPS
             .div_ceil(tiles)
@@ -42,32 +42,39 @@ pub(super) fn launch(profile: &Profile, op: &MatMul, extents: &Extents) -> Launc
     let bias = Arg::Input(if op.bias { 2 } else { 0 });
     gemm::in_parts(splits, [(m * n, Arg::Output(0))], |[result]| {
         let args = [Arg::Input(0), Arg::Input(1), bias, result];
-        dispatch(profile, op, extents, splits, args)
+        dispatch(profile, op, extents, splits, args, extents.steps())
     })
 }
 
-/// Rows of a tile and terms a step.
-fn tile(extents: &Extents) -> [usize; 2] {
+/// Rows of a tile, vec4 of each in a lane, and terms a step.
+fn tile(profile: &Profile, extents: &Extents) -> [usize; 3] {
     let Extents { m, n, k, batch } = *extents;
-    let [most_rows, depth] = match batch * m * n * k {
+    let [most_rows, columns, depth] = match batch * m * n * k {
         ..SMALL_BELOW => SMALL,
-        SMALL_BELOW..MEDIUM_BELOW => MEDIUM,
-        _ => LARGE,
+        _ if n <= 4 * lanes::lanes(profile) => NARROW,
+        _ => WIDE,
     };
-    [m.next_multiple_of(4).min(most_rows), depth]
+    [m.next_multiple_of(4).min(most_rows), columns, depth]
 }
 
-/// The dispatch over `a`, `b`, `bias` and the result, which has `splits` parts.
+/// Tiles of one product.
+fn tiles(profile: &Profile, extents: &Extents) -> usize {
+    let [rows, columns, _] = tile(profile, extents);
+    extents.m.div_ceil(rows) * extents.n.div_ceil(4 * lanes::lanes(profile) * columns)
+}
+
+/// The dispatch over `a`, `b`, `bias` and the result, which has `splits` parts; `steps` are the
+/// elements from one product's `a`, `b` and result to the next's.
 pub(super) fn dispatch(
     profile: &Profile,
     op: &MatMul,
     extents: &Extents,
     splits: usize,
     [a, b, bias, result]: [Arg; 4],
+    [step_a, step_b, step_c]: [usize; 3],
 ) -> Dispatch {
     let Extents { m, n, k, batch } = *extents;
-    let lanes = lanes::lanes(profile);
-    let [rows, depth] = tile(extents);
+    let [rows, columns, depth] = tile(profile, extents);
     let [row_a, row_b] = [
         if op.transpose_a { m } else { k },
         if op.transpose_b { k } else { n },
@@ -89,8 +96,12 @@ pub(super) fn dispatch(
         .set("N", n)
         .set("K", k)
         .set("BATCH", batch)
+        .set("STEP_A", step_a)
+        .set("STEP_B", step_b)
+        .set("STEP_C", step_c)
         .set("SPLIT_K", k.div_ceil(splits).next_multiple_of(depth))
         .set("ROWS", rows)
+        .set("COLUMNS", columns)
         .set("DEPTH", depth)
         .set("TRANSPOSE_A", op.transpose_a)
         .set("TRANSPOSE_B", op.transpose_b)
@@ -107,8 +118,7 @@ pub(super) fn dispatch(
         ("bias", bias),
         ("c", result),
     ];
-    let tiles = m.div_ceil(rows) * n.div_ceil(4 * lanes);
-    let mut dispatch = Dispatch::linear(kernel, bindings, tiles);
+    let mut dispatch = Dispatch::linear(kernel, bindings, tiles(profile, extents));
     dispatch.workgroups[2] = u32::try_from(batch * splits).unwrap_or(u32::MAX);
     dispatch
 }

@@ -60,10 +60,19 @@ impl MatMul {
         !self.bias && self.activation == Function::Identity
     }
 
-    fn specialise(&self, kernel: Kernel, extents: &Extents, partial: bool) -> Kernel {
+    fn specialise(
+        &self,
+        kernel: Kernel,
+        extents: &Extents,
+        [step_a, step_b, step_c]: [usize; 3],
+        partial: bool,
+    ) -> Kernel {
         kernel
             .hook("activate", FUNCTIONS, self.activation.shader_name())
             .set("MATMUL_BATCH", extents.batch)
+            .set("STEP_A", step_a)
+            .set("STEP_B", step_b)
+            .set("STEP_C", step_c)
             .set("MATMUL_M", extents.m)
             .set("MATMUL_N", extents.n)
             .set("MATMUL_K", extents.k)
@@ -85,21 +94,22 @@ fn operands([a, b, bias, result]: [Arg; 4]) -> Operands {
     }
 }
 
-/// The dispatch of `extents.batch` products of `a` and `b`, each one after the other in
-/// memory, for ops that are made of some. With more than one split the result holds the parts
-/// of all products' sums, part after part.
+/// The dispatch of `extents.batch` products of `a` and `b`, for ops that are made of some;
+/// `steps` are the elements from one product's `a`, `b` and result to the next's. With more
+/// than one split the result holds the parts of all products' sums, part after part.
 pub(super) fn batched(
     profile: &Profile,
     op: MatMul,
     extents: &Extents,
     splits: usize,
     [a, b, result]: [Arg; 3],
+    steps: [usize; 3],
 ) -> Dispatch {
     let args = [a, b, a, result];
     match profile.kind {
-        ProfileKind::CpuLike => lanes::dispatch(profile, &op, extents, splits, args),
+        ProfileKind::CpuLike => lanes::dispatch(profile, &op, extents, splits, args, steps),
         ProfileKind::Gpu => extents.product(Engine::Tiled, operands(args), splits, |kernel| {
-            op.specialise(kernel, extents, splits > 1)
+            op.specialise(kernel, extents, steps, splits > 1)
         }),
     }
 }
@@ -213,10 +223,10 @@ impl Op for MatMul {
         let operands = operands([Arg::Input(0), Arg::Input(1), bias, Arg::Output(0)]);
         Ok(match self.is_plain() {
             true => extents.launch_split(engine, operands, Arg::Output(0), |kernel, partial| {
-                self.specialise(kernel, &extents, partial)
+                self.specialise(kernel, &extents, extents.steps(), partial)
             }),
             false => extents.launch(engine, operands, |kernel| {
-                self.specialise(kernel, &extents, false)
+                self.specialise(kernel, &extents, extents.steps(), false)
             }),
         })
     }
