@@ -69,7 +69,7 @@ fn gelu_tanh_slope(x: f32, alpha: f32) -> f32 {
 fn relu6(x: f32, alpha: f32) -> f32 { return clamp(x, 0.0, 6.0); }
 fn relu6_slope(y: f32, alpha: f32) -> f32 { return select(0.0, 1.0, y > 0.0 && y < 6.0); }
 
-fn hard_sigmoid(x: f32, alpha: f32) -> f32 { return clamp((x + 3.0) / 6.0, 0.0, 1.0); }
+fn hard_sigmoid(x: f32, alpha: f32) -> f32 { return clamp(fma(x, 1.0 / 6.0, 0.5), 0.0, 1.0); }
 fn hard_sigmoid_slope(y: f32, alpha: f32) -> f32 { return select(0.0, 1.0 / 6.0, y > 0.0 && y < 1.0); }
 
 fn hard_swish(x: f32, alpha: f32) -> f32 { return x * hard_sigmoid(x, alpha); }

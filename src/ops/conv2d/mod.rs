@@ -381,10 +381,10 @@ fn draw_wide(draw: &mut Draw) -> Geometry {
         left: pad(),
         right: pad(),
     };
-    let [c, o] = [draw.int(60, 80), draw.int(60, 80)];
-    let image = [draw.int(10, 20), draw.int(10, 20)];
-    // An even number can be cut into shares.
-    let x = TensorType::f32([2 * draw.int(1, 2), c, image[0], image[1]]);
+    let [c, o] = [draw.int(120, 136), draw.int(120, 136)];
+    let image = [draw.int(16, 24), draw.int(16, 24)];
+    // So many images can be cut into shares.
+    let x = TensorType::f32([4, c, image[0], image[1]]);
     let w = TensorType::f32([o, c, 3, 3]);
     Geometry::new("sample", window, 1, &x, &w).expect("drawn to fit")
 }

@@ -201,9 +201,11 @@ fn transform(
     )
 }
 
-fn write_positions(kernel: Kernel, [planes, quads]: [usize; 2]) -> Kernel {
+/// `scaled` is one side of every product: filters, or gradients.
+fn write_positions(kernel: Kernel, [planes, quads]: [usize; 2], scaled: bool) -> Kernel {
     kernel
         .hook("give", WRITE_POSITIONS, "write_positions")
+        .set("SCALED", scaled)
         .set("POSITION_STEP", step(planes, quads))
         .set("POSITION_QUADS", quads)
 }
@@ -219,6 +221,7 @@ fn read_positions(kernel: Kernel, [planes, quads]: [usize; 2], parts: usize) -> 
 /// The transform of a share of the images of an input into positions of `planes` planes.
 struct Tiles<'a> {
     line: &'static str,
+    scaled: bool,
     geometry: &'a Geometry,
     shares: Shares,
     /// Channels, rows and columns of the input.
@@ -233,7 +236,7 @@ impl Tiles<'_> {
         let [rows, columns] = tiles(self.geometry);
         let extent = [planes, self.shares.quads];
         let adapt = |kernel: Kernel| {
-            write_positions(kernel.hook("take", IMAGES, "read_tiles"), extent)
+            write_positions(kernel.hook("take", IMAGES, "read_tiles"), extent, self.scaled)
                 .set("IMAGES", self.shares.images)
                 .set("CHANNELS", self.channels)
                 .set("H", self.image[0])
@@ -279,7 +282,7 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     let extent = [o, quads(c)];
     let [of, channels] = plan.filters();
     let adapt = |kernel: Kernel| {
-        write_positions(kernel.hook("take", FILTERS, "read_filters"), extent)
+        write_positions(kernel.hook("take", FILTERS, "read_filters"), extent, true)
             .set("O", of)
             .set("C", channels)
             .set("FLIP", plan.flip)
@@ -290,6 +293,7 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
 
     let input = Tiles {
         line: "image_line",
+        scaled: false,
         geometry,
         shares,
         channels: c,
@@ -380,6 +384,7 @@ pub(super) fn weight_grad(profile: &Profile, geometry: &Geometry) -> Option<Laun
 
     let gradients = Tiles {
         line: "gradient_line",
+        scaled: true,
         geometry,
         shares,
         channels: o,
@@ -390,6 +395,7 @@ pub(super) fn weight_grad(profile: &Profile, geometry: &Geometry) -> Option<Laun
     let pads = geometry.window.pads;
     let input = Tiles {
         line: "image_line",
+        scaled: false,
         channels: c,
         image,
         pads: [pads.top as i64, pads.left as i64],
