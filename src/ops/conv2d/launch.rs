@@ -1,5 +1,6 @@
-//! How convolutions run on the GPU: on software adapters by kernels of their own where
-//! one fits, else as implicit GEMM over `shaders/conv2d/operands.wgsl`.
+//! How convolutions run on the GPU: by Winograd's algorithm where that pays, on software
+//! adapters by kernels of their own where one fits, else as implicit GEMM over
+//! `shaders/conv2d/operands.wgsl`.
 
 use super::plan::Plan;
 use super::{Conv2d, Conv2dWeightGrad, Geometry, correlate, patch, winograd};

@@ -111,17 +111,19 @@ fn tiles(geometry: &Geometry) -> [usize; 2] {
     geometry.output.map(|extent| extent.div_ceil(TILE))
 }
 
-/// The images, cut into shares whose positions fit a cache: `tiles` quads of tiles a share.
+/// The images, cut into shares whose positions stay in a cache.
 #[derive(Clone, Copy)]
 struct Shares {
     of: usize,
+    /// Images of a share, and quads of their tiles.
     images: usize,
     quads: usize,
 }
 
 impl Shares {
-    /// Shares of at most `most` bytes of the positions of the wider of both sides; `planes`
-    /// are the elements of an image in each tensor of which a share is bound.
+    /// The largest shares with at most `most` bytes of positions on the wider of both sides, or
+    /// else the smallest; `planes` are the elements of an image in each tensor of which a share
+    /// is bound.
     fn new(profile: &Profile, geometry: &Geometry, most: usize, planes: &[usize]) -> Option<Self> {
         // A share of a tensor in half precision has two bytes an element.
         let is_aligned = |images: usize| {
@@ -140,14 +142,13 @@ impl Shares {
         let widest = quads(geometry.c.max(geometry.o)) * 4;
         let bytes = |share: &Self| positions(widest, share.quads);
         let fits = |share: &Self| bytes(share) as u64 <= profile.max_binding;
-        let mut last = None;
-        for share in shares {
-            last = Some(share);
-            if bytes(&share) <= most {
-                break;
+        let mut shares = shares.peekable();
+        while let Some(share) = shares.next() {
+            if bytes(&share) <= most || shares.peek().is_none() {
+                return Some(share).filter(fits);
             }
         }
-        last.filter(fits)
+        None
     }
 
     fn each(self) -> impl Iterator<Item = Share> {
@@ -236,7 +237,8 @@ impl Tiles<'_> {
         let [rows, columns] = tiles(self.geometry);
         let extent = [planes, self.shares.quads];
         let adapt = |kernel: Kernel| {
-            write_positions(kernel.hook("take", IMAGES, "read_tiles"), extent, self.scaled)
+            let kernel = kernel.hook("take", IMAGES, "read_tiles");
+            write_positions(kernel, extent, self.scaled)
                 .set("IMAGES", self.shares.images)
                 .set("CHANNELS", self.channels)
                 .set("H", self.image[0])
@@ -253,6 +255,64 @@ impl Tiles<'_> {
     }
 }
 
+/// The transform of a plan's filters.
+fn transformed_filters(plan: &Plan, to: Arg) -> Dispatch {
+    let extent = [plan.geometry.o, quads(plan.geometry.c)];
+    let [filters, channels] = plan.filters();
+    let adapt = |kernel: Kernel| {
+        let kernel = kernel.hook("take", FILTERS, "read_filters");
+        write_positions(kernel, extent, true)
+            .set("O", filters)
+            .set("C", channels)
+            .set("FLIP", plan.flip)
+    };
+    let bindings = vec![("w", Arg::Input(1)), ("positions", to)];
+    transform("filter_line", extent, [TAPS, SIDE], adapt, bindings)
+}
+
+/// The results of a plan from a share's sums.
+fn results(plan: &Plan, shares: Shares, share: Share, sums: Arg) -> Dispatch {
+    let geometry = plan.geometry.covered(plan.pool_window());
+    let extent = [geometry.o, shares.quads];
+    let [rows, columns] = tiles(&geometry);
+    let adapt = |kernel: Kernel| {
+        let kernel = read_positions(kernel, extent, 1);
+        plan.finish(kernel.hook("give", OUTPUTS, "write_outputs"))
+            .set("IMAGES", shares.images)
+            .set("O", geometry.o)
+            .set("OH", plan.geometry.output[0])
+            .set("OW", plan.geometry.output[1])
+            .set("TILES_Y", rows)
+            .set("TILES_X", columns)
+    };
+    let mut bindings = vec![("products", sums)];
+    bindings.extend(plan.results());
+    let outputs = transform("output_line", extent, [SIDE, TILE], adapt, bindings);
+    let outputs = outputs.share("y", share);
+    match plan.pool {
+        Some(_) => outputs.share("argmax", share),
+        None => outputs,
+    }
+}
+
+/// The positions' products, in so many splits, of matrices of `extents`, planes and quads each.
+fn products(
+    profile: &Profile,
+    op: MatMul,
+    [a, b, c]: [(Arg, [usize; 2]); 3],
+    extents: &Extents,
+    splits: usize,
+) -> Dispatch {
+    let steps = [a.1, b.1, c.1].map(|[planes, quads]| 4 * step(planes, quads));
+    matmul::batched(profile, op, extents, splits, [a.0, b.0, c.0], steps)
+}
+
+/// The launch, where all its scratch can be bound.
+fn bindable(profile: &Profile, launch: Launch) -> Option<Launch> {
+    let most = launch.scratch.iter().max()?;
+    (*most <= profile.max_binding).then_some(launch)
+}
+
 /// Inputs as the plan's.
 pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     let pool = plan.pool_window();
@@ -265,32 +325,26 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     }
     let geometry = &plan.geometry.covered(pool);
     let Geometry { c, o, image, .. } = *geometry;
-    let [pool_h, pool_w] = pool;
-    let planes = [
-        c * image[0] * image[1],
-        o * geometry.pixels() / (pool_h * pool_w),
-    ];
-    let depth = quads(c) * 4;
+    let pooled = geometry.pixels() / pool.iter().product::<usize>();
+    let planes = [c * image[0] * image[1], o * pooled];
     // Each share reads all filters.
     let most = most_bytes(profile).max(positions(o, quads(c)));
     let shares = Shares::new(profile, geometry, most, &planes)?;
-    let mut launch = Launch::default();
-    let filters = launch.reserve(positions(o, quads(c)) as u64);
-    let tiles_of_x = launch.reserve(positions(depth, shares.quads) as u64);
-    let sums = launch.reserve(positions(o, shares.quads) as u64);
-
-    let extent = [o, quads(c)];
-    let [of, channels] = plan.filters();
-    let adapt = |kernel: Kernel| {
-        write_positions(kernel.hook("take", FILTERS, "read_filters"), extent, true)
-            .set("O", of)
-            .set("C", channels)
-            .set("FLIP", plan.flip)
+    let depth = quads(c) * 4;
+    let extents = Extents {
+        m: o,
+        n: shares.quads * 4,
+        k: depth,
+        batch: POSITIONS,
     };
-    let bindings = vec![("w", Arg::Input(1)), ("positions", filters)];
-    let pack = transform("filter_line", extent, [TAPS, SIDE], adapt, bindings);
-    launch.dispatches.push(pack);
-
+    let mut launch = Launch::default();
+    let mut reserve = |[planes, quads]: [usize; 2]| {
+        let positions = positions(planes, quads) as u64;
+        (launch.reserve(positions), [planes, quads])
+    };
+    let filters = reserve([o, quads(c)]);
+    let pixels = reserve([depth, shares.quads]);
+    let sums = reserve([o, shares.quads]);
     let input = Tiles {
         line: "image_line",
         scaled: false,
@@ -301,49 +355,16 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
         pads: plan.pads,
         side: SIDE,
     };
-    let extents = Extents {
-        m: o,
-        n: shares.quads * 4,
-        k: depth,
-        batch: POSITIONS,
-    };
-    let [rows, columns] = tiles(geometry);
+    launch.dispatches.push(transformed_filters(plan, filters.0));
     for share in shares.each() {
-        launch
-            .dispatches
-            .push(input.dispatch(depth, share, Arg::Input(0), tiles_of_x));
         let product = MatMul::new(false, false);
-        let args = [filters, tiles_of_x, sums];
-        let steps = [
-            step(o, quads(c)),
-            step(depth, shares.quads),
-            step(o, shares.quads),
-        ];
-        let steps = steps.map(|quads| 4 * quads);
-        launch
-            .dispatches
-            .push(matmul::batched(profile, product, &extents, 1, args, steps));
-        let extent = [o, shares.quads];
-        let adapt = |kernel: Kernel| {
-            let kernel = read_positions(kernel, extent, 1);
-            plan.finish(kernel.hook("give", OUTPUTS, "write_outputs"))
-                .set("IMAGES", shares.images)
-                .set("O", o)
-                .set("OH", plan.geometry.output[0])
-                .set("OW", plan.geometry.output[1])
-                .set("TILES_Y", rows)
-                .set("TILES_X", columns)
-        };
-        let mut bindings = vec![("products", sums)];
-        bindings.extend(plan.results());
-        let mut outputs =
-            transform("output_line", extent, [SIDE, TILE], adapt, bindings).share("y", share);
-        if plan.pool.is_some() {
-            outputs = outputs.share("argmax", share);
-        }
-        launch.dispatches.push(outputs);
+        launch.dispatches.extend([
+            input.dispatch(depth, share, Arg::Input(0), pixels.0),
+            products(profile, product, [filters, pixels, sums], &extents, 1),
+            results(plan, shares, share, sums.0),
+        ]);
     }
-    Some(launch)
+    bindable(profile, launch)
 }
 
 /// Inputs `dy`, `x`: the gradient of the weights.
@@ -357,18 +378,16 @@ pub(super) fn weight_grad(profile: &Profile, geometry: &Geometry) -> Option<Laun
     }
     let Geometry { c, o, image, .. } = *geometry;
     let planes = [c * image[0] * image[1], o * geometry.pixels()];
-    let extent = [o, quads(c)];
+    let width = quads(c) * 4;
     let part = positions(o, quads(c));
     // Few enough shares that their parts of the sums stay within bounds.
-    let all = positions(
-        quads(c.max(o)) * 4,
-        geometry.images * tiles(geometry).iter().product::<usize>() / 4,
-    );
+    let tiles_of_all = geometry.images * tiles(geometry).iter().product::<usize>();
+    let all = positions(width.max(o), quads(tiles_of_all));
     let most = most_bytes(profile).max(all / (PARTIAL_BYTES / part).max(1));
     let shares = Shares::new(profile, geometry, most, &planes)?;
     let extents = Extents {
         m: o,
-        n: quads(c) * 4,
+        n: width,
         k: shares.quads * 4,
         batch: POSITIONS,
     };
@@ -376,12 +395,15 @@ pub(super) fn weight_grad(profile: &Profile, geometry: &Geometry) -> Option<Laun
         ProfileKind::CpuLike => 1,
         ProfileKind::Gpu => extents.splits(Engine::Tiled),
     };
-    let mut launch = Launch::default();
-    let tiles_of_dy = launch.reserve(positions(o, shares.quads) as u64);
-    let tiles_of_x = launch.reserve(positions(extents.n, shares.quads) as u64);
     let parts = shares.of * splits;
-    let sums = launch.reserve((parts * part) as u64);
-
+    let mut launch = Launch::default();
+    let mut reserve = |count: usize, [planes, quads]: [usize; 2]| {
+        let positions = (count * positions(planes, quads)) as u64;
+        (launch.reserve(positions), [planes, quads])
+    };
+    let slopes = reserve(1, [o, shares.quads]);
+    let pixels = reserve(1, [width, shares.quads]);
+    let sums = reserve(parts, [o, quads(c)]);
     let gradients = Tiles {
         line: "gradient_line",
         scaled: true,
@@ -403,31 +425,22 @@ pub(super) fn weight_grad(profile: &Profile, geometry: &Geometry) -> Option<Laun
         ..gradients
     };
     for share in shares.each() {
-        let dy = gradients.dispatch(o, share, Arg::Input(0), tiles_of_dy);
-        let x = input.dispatch(extents.n, share, Arg::Input(1), tiles_of_x);
-        let args = [tiles_of_dy, tiles_of_x, sums];
         let product = MatMul::new(false, true);
-        let steps = [
-            step(o, shares.quads),
-            step(extents.n, shares.quads),
-            step(o, quads(c)),
-        ];
-        let steps = steps.map(|quads| 4 * quads);
-        let product = matmul::batched(profile, product, &extents, splits, args, steps);
-        launch.dispatches.extend([dy, x, product.share("c", share)]);
+        let product = products(profile, product, [slopes, pixels, sums], &extents, splits);
+        launch.dispatches.extend([
+            gradients.dispatch(o, share, Arg::Input(0), slopes.0),
+            input.dispatch(width, share, Arg::Input(1), pixels.0),
+            product.share("c", share),
+        ]);
     }
     let adapt = |kernel: Kernel| {
-        read_positions(kernel, extent, parts)
+        read_positions(kernel, [o, quads(c)], parts)
             .hook("give", WEIGHTS, "write_weights")
             .set("C", c)
     };
-    let bindings = vec![("products", sums), ("dw", Arg::Output(0))];
-    launch.dispatches.push(transform(
-        "weight_line",
-        extent,
-        [SIDE, TAPS],
-        adapt,
-        bindings,
-    ));
-    Some(launch)
+    let bindings = vec![("products", sums.0), ("dw", Arg::Output(0))];
+    let extent = [o, quads(c)];
+    let weights = transform("weight_line", extent, [SIDE, TAPS], adapt, bindings);
+    launch.dispatches.push(weights);
+    bindable(profile, launch)
 }
