@@ -72,6 +72,7 @@ const AREA_W: u32 = (PATCH_W - 1u) * STRIDE_X + (KW - 1u) * DILATION_X + 1u;
 const LOADS: u32 = (AREA_H * AREA_W + LANES - 1u) / LANES;
 const FILTER_BLOCKS: u32 = (O + 4u * LANES - 1u) / (4u * LANES);
 const CHANNEL_BLOCKS: u32 = (IN + CHANNELS - 1u) / CHANNELS;
+const BLOCKS: u32 = GROUPS * FILTER_BLOCKS * CHANNEL_BLOCKS;
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> dw: array<f32>;
@@ -85,7 +86,8 @@ fn spread(v: f32) -> array<f32, LANES> { return array<f32, LANES>(v); }
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let block = group.x + group.y * GROUPS_X;
-    if block >= GROUPS * FILTER_BLOCKS * CHANNEL_BLOCKS {
+    // Known beforehand where one row of workgroups is enough: else all that follows is masked.
+    if BLOCKS > GROUPS_X && block >= BLOCKS {
         return;
     }
     let part = group.z;
@@ -106,8 +108,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     var bias_sum: vec4<f32>;
     var sums: array<array<array<vec4<f32>, KW>, KH>, CHANNELS>;
-    let end = min(IMAGES, (part + 1u) * IMAGES_PART);
-    for (var image = part * IMAGES_PART; image < end; image++) {
+    for (var nth = 0u; nth < IMAGES_PART; nth++) {
+        let image = part * IMAGES_PART + nth;
+        // As is this, where all parts are as large.
+        if PARTS * IMAGES_PART > IMAGES && image >= IMAGES {
+            break;
+        }
         let images_dy = planes + image * (GROUPS * O * POOLED_H * POOLED_W);
         let images_x = (image * GROUPS + g) * (IN * H * W);
         for (var oy = 0u; oy < COVER_H; oy += PATCH_H) {

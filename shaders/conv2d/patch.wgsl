@@ -98,7 +98,8 @@ fn finish(o: u32, at: u32, value: f32, winner: u32) {
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let place = group.x + group.y * GROUPS_X;
-    if place >= IMAGES * PATCHES {
+    // Known beforehand where one row of workgroups is enough: else all that follows is masked.
+    if IMAGES * PATCHES > GROUPS_X && place >= IMAGES * PATCHES {
         return;
     }
     let image = place / PATCHES;

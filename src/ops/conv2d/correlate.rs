@@ -102,8 +102,12 @@ pub(super) fn weight_grad(
     let parts = BUSY_WORKGROUPS
         .div_ceil(blocks)
         .max(cached)
-        .min(geometry.images)
         .min(most.max(1));
+    // Parts of as many images each spare the kernel a mask.
+    let per_part = (1..=(geometry.images / parts.max(1)).max(1))
+        .rev()
+        .find(|n| geometry.images.is_multiple_of(*n))?;
+    let parts = geometry.images / per_part;
     let kernel = lanes::specialise(Kernel::new(CORRELATE), profile);
     let mut kernel = geometry
         .specialise(kernel)
