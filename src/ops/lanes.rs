@@ -13,6 +13,9 @@ const SPREAD_16: ShaderFile = shader!("subgroup/spread16.wgsl");
 /// a 32 KiB instruction cache, and compiling it takes more than half a second.
 pub(super) const MOST_UNROLLED: usize = 1300;
 
+/// The same where a longer body gains nothing, or not what its compilation takes.
+pub(super) const SHORT_UNROLLED: usize = 500;
+
 /// What a step costs, in multiply-adds of a subgroup. Measured on lavapipe.
 pub(super) const LOAD_COST: usize = 60;
 pub(super) const LOAD_VEC4_COST: usize = 80;

@@ -41,7 +41,7 @@ impl Tiling {
     fn best(geometry: &Geometry, pool: [usize; 2], lanes: usize) -> Option<Self> {
         const MOST_CHANNELS: usize = 8;
         let taps: usize = geometry.window.kernel.iter().product();
-        let most = lanes::MOST_UNROLLED / (4 * taps);
+        let most = lanes::SHORT_UNROLLED / (4 * taps);
         let [oh, ow] = geometry.output;
         (1..=geometry.c.min(MOST_CHANNELS).min(most))
             .flat_map(|channels| {

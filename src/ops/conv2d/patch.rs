@@ -15,6 +15,9 @@ const PACK_WORKGROUP: usize = 64;
 /// round the loop costs as much as two of them.
 const LEAST_TERMS: usize = 8;
 
+/// Multiply-adds below which a longer body never makes up for its compilation.
+const SHORT_BELOW: u64 = 1 << 25;
+
 /// How one convolution is cut into patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Tiling {
@@ -31,7 +34,11 @@ impl Tiling {
         let channels = (1..=LEAST_TERMS.div_ceil(taps).min(geometry.c))
             .rev()
             .find(|n| geometry.c.is_multiple_of(*n))?;
-        let most = lanes::MOST_UNROLLED * plan.gap_area() / (4 * taps * channels);
+        let unrolled = match geometry.multiply_adds() {
+            ..SHORT_BELOW => lanes::SHORT_UNROLLED,
+            _ => lanes::MOST_UNROLLED,
+        };
+        let most = unrolled * plan.gap_area() / (4 * taps * channels);
         let [oh, ow] = geometry.output;
         let heights = (unit[0]..=oh.next_multiple_of(unit[0]).min(most)).step_by(unit[0]);
         heights
