@@ -99,15 +99,12 @@ pub(super) fn weight_grad(
     let bytes = geometry.x().bytes() + geometry.y().bytes();
     let cached = usize::try_from(bytes.div_ceil(PART_BYTES)).ok()?;
     let most = usize::try_from(SUM_BYTES / geometry.w().bytes()).ok()?;
-    let parts = BUSY_WORKGROUPS
-        .div_ceil(blocks)
-        .max(cached)
-        .min(most.max(1));
-    // Parts of as many images each spare the kernel a mask.
-    let per_part = (1..=(geometry.images / parts.max(1)).max(1))
-        .rev()
-        .find(|n| geometry.images.is_multiple_of(*n))?;
-    let parts = geometry.images / per_part;
+    let most = most.clamp(1, geometry.images);
+    let parts = BUSY_WORKGROUPS.div_ceil(blocks).max(cached).min(most);
+    // Parts of as many images each spare the kernel a mask, where not too many more are needed.
+    let parts = (parts..=most.min(2 * parts))
+        .find(|n| geometry.images.is_multiple_of(*n))
+        .unwrap_or(parts);
     let kernel = lanes::specialise(Kernel::new(CORRELATE), profile);
     let mut kernel = geometry
         .specialise(kernel)
