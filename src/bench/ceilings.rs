@@ -2,9 +2,10 @@
 
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::gpu::executor::{Command, Range};
+use crate::gpu::executor::Range;
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
 use crate::gpu::readback::Readback;
+use crate::gpu::sequence::Sequence;
 use crate::gpu::texels::Staging;
 use crate::shader;
 use serde::{Deserialize, Serialize};
@@ -146,7 +147,7 @@ pub fn launches(f16: bool) -> Vec<Launch> {
 }
 
 /// The one dispatch of a launch that binds scratch only, with buffers of its own.
-fn prepare(gpu: &Gpu, launch: &Launch) -> Result<(Command, Vec<wgpu::Buffer>)> {
+fn prepare(gpu: &Gpu, launch: &Launch) -> Result<(Sequence, Vec<wgpu::Buffer>)> {
     let buffers = launch.scratch.iter().map(|b| gpu.buffer("benchmark", *b));
     let buffers = buffers.collect::<Result<Vec<_>>>()?;
     let resolve = |arg| match arg {
@@ -161,14 +162,14 @@ fn prepare(gpu: &Gpu, launch: &Launch) -> Result<(Command, Vec<wgpu::Buffer>)> {
     let dispatch = &launch.dispatches[0];
     let mut staging = Staging::default();
     let command = gpu.prepare("benchmark", dispatch, &[], 0, &resolve, &mut staging)?;
-    Ok((command, buffers))
+    Ok((Sequence::new(vec![command]), buffers))
 }
 
-/// Seconds of a command, the least of `repeats`: whatever else runs only adds to it.
-fn seconds(gpu: &Gpu, command: &Command, repeats: usize) -> Result<f64> {
+/// Seconds of the one dispatch, the least of `repeats`: whatever else runs only adds to it.
+fn seconds(gpu: &Gpu, dispatch: &Sequence, repeats: usize) -> Result<f64> {
     let mut best = f64::INFINITY;
     for _ in 0..repeats {
-        best = best.min(gpu.time(std::slice::from_ref(command), 1)?[0]);
+        best = best.min(gpu.time(dispatch.commands(), 1)?[0]);
     }
     Ok(best)
 }
@@ -185,23 +186,23 @@ fn multiply_adds_of(gpu: &Gpu, chains: usize, f16: bool, repeats: usize) -> Resu
     const MOST_GROUPS: usize = 1 << 15;
     let mut groups = 16;
     loop {
-        let (command, _buffers) = prepare(gpu, &fma_launch(chains, f16, groups))?;
-        if groups < MOST_GROUPS && seconds(gpu, &command, 1)? < LONG_ENOUGH {
+        let (dispatch, _buffers) = prepare(gpu, &fma_launch(chains, f16, groups))?;
+        if groups < MOST_GROUPS && seconds(gpu, &dispatch, 1)? < LONG_ENOUGH {
             groups *= 2;
             continue;
         }
         let flops = 2 * 4 * chains * STEPS * ROUNDS * WORKGROUP * groups;
-        return Ok(1e-9 * flops as f64 / seconds(gpu, &command, repeats)?);
+        return Ok(1e-9 * flops as f64 / seconds(gpu, &dispatch, repeats)?);
     }
 }
 
 fn copy(gpu: &Gpu, bytes: u64, repeats: usize) -> Result<Copy> {
     let mut gb_per_s = 0.0f64;
     for workgroup in COPY_WORKGROUPS {
-        let (command, _buffers) = prepare(gpu, &copy_launch(bytes, workgroup))?;
+        let (dispatch, _buffers) = prepare(gpu, &copy_launch(bytes, workgroup))?;
         // The first run clears the buffers and brings them into the caches.
-        seconds(gpu, &command, 1)?;
-        let best = seconds(gpu, &command, repeats)?;
+        seconds(gpu, &dispatch, 1)?;
+        let best = seconds(gpu, &dispatch, repeats)?;
         gb_per_s = gb_per_s.max(1e-9 * bytes as f64 / best);
     }
     Ok(Copy { bytes, gb_per_s })
@@ -216,7 +217,7 @@ struct Costs {
 
 impl Costs {
     fn measure(gpu: &Gpu, repeats: usize) -> Result<Self> {
-        let (command, buffers) = prepare(gpu, &count_launch())?;
+        let (dispatch, buffers) = prepare(gpu, &count_launch())?;
         let best = |work: &mut dyn FnMut() -> Result<()>| -> Result<f64> {
             let mut best = f64::INFINITY;
             for _ in 0..=repeats {
@@ -226,13 +227,13 @@ impl Costs {
             }
             Ok(best)
         };
-        let one = best(&mut || submit(gpu, &command, 1, 1))?;
-        let dispatches = best(&mut || submit(gpu, &command, 1, MANY))?;
-        let submissions = best(&mut || submit(gpu, &command, MANY, 1))?;
+        let one = best(&mut || submit(gpu, &dispatch, 1, 1))?;
+        let dispatches = best(&mut || submit(gpu, &dispatch, 1, MANY))?;
+        let submissions = best(&mut || submit(gpu, &dispatch, MANY, 1))?;
         let mut readback = Readback::new(gpu, 4)?;
         let readback = best(&mut || {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            gpu.encode(&mut encoder, std::slice::from_ref(&command), 1);
+            dispatch.encode(&mut encoder, 1);
             readback.encode(&mut encoder, &buffers[0], 0);
             let submission = gpu.submit(Some(encoder.finish()))?;
             readback.request();
@@ -249,10 +250,10 @@ impl Costs {
 }
 
 /// Submits `submissions` times so many dispatches, then waits.
-fn submit(gpu: &Gpu, command: &Command, submissions: usize, dispatches: usize) -> Result<()> {
+fn submit(gpu: &Gpu, dispatch: &Sequence, submissions: usize, dispatches: usize) -> Result<()> {
     for _ in 0..submissions {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        gpu.encode(&mut encoder, std::slice::from_ref(command), dispatches);
+        dispatch.encode(&mut encoder, dispatches);
         gpu.submit(Some(encoder.finish()))?;
     }
     gpu.wait(None)

@@ -3,7 +3,8 @@
 use super::device::Gpu;
 use super::kernel::{Arg, Dispatch, Kernel, ShaderFile};
 use super::pipeline::{Access, Binding, Pipeline, match_bindings};
-use super::texels::{Copy, Staging};
+use super::sequence::{Piece, Touched};
+use super::texels::{Copy, Staging, in_rows};
 use crate::error::{Error, Result};
 use crate::shader;
 use std::rc::Rc;
@@ -53,6 +54,9 @@ pub struct Command {
     size: Size,
     /// What is copied into textures before.
     copies: Vec<Copy>,
+    /// The textures it reads.
+    textures: Vec<wgpu::Texture>,
+    writes: Vec<Range>,
 }
 
 /// How many workgroups a command has.
@@ -92,8 +96,22 @@ impl Command {
 
     /// Encodes those copies.
     pub(crate) fn encode_copies(&self, encoder: &mut wgpu::CommandEncoder) {
-        for copy in &self.copies {
-            copy.encode(encoder);
+        for which in 0..self.copies.len() {
+            self.encode_copy(which, encoder);
+        }
+    }
+
+    /// Encodes one of those copies.
+    pub(crate) fn encode_copy(&self, which: usize, encoder: &mut wgpu::CommandEncoder) {
+        self.copies[which].encode(encoder);
+    }
+
+    /// What it writes, reads as textures and needs copied.
+    pub(crate) fn touched(&self) -> Touched<wgpu::Buffer, wgpu::Texture> {
+        Touched {
+            writes: self.writes.iter().map(Piece::from).collect(),
+            reads: self.textures.clone(),
+            copies: self.copies.iter().map(Copy::touched).collect(),
         }
     }
 
@@ -119,17 +137,22 @@ impl Command {
 }
 
 impl Gpu {
-    /// A new storage buffer of at least `bytes`, padded to whole vec4 and zeroed.
+    /// A new storage buffer of at least `bytes`, padded to whole vec4, or to whole rows where
+    /// it may be copied into a texture, and zeroed.
     ///
     /// # Errors
     /// [`Error::Limit`] beyond the device's largest buffer, [`Error::Fault`] when
     /// it is out of memory.
     pub(crate) fn buffer(&self, label: &str, bytes: u64) -> Result<wgpu::Buffer> {
         self.check_buffer(label, bytes)?;
+        let size = match self.profile.texels {
+            true => in_rows(padded(bytes)).min(self.device.limits().max_buffer_size),
+            false => padded(bytes),
+        };
         self.scoped(label, || {
             self.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
-                size: padded(bytes),
+                size,
                 usage: wgpu::BufferUsages::STORAGE
                     | wgpu::BufferUsages::COPY_SRC
                     | wgpu::BufferUsages::COPY_DST,
@@ -234,20 +257,18 @@ impl Gpu {
         let ranges: Vec<_> = bindings.zip(&args).map(seen).collect();
         let bound: Vec<_> = pipeline.bindings.iter().zip(&ranges).collect();
         let mut copies = Vec::new();
-        let mut views = Vec::new();
+        let mut textures = Vec::new();
         for (binding, range) in &bound {
             if let Access::Texel(texel) = binding.access {
-                let (view, copy) = staging.texture(self, range, texel)?;
-                views.push(view);
+                let (texture, copy) = staging.texture(self, range, texel)?;
+                textures.push(texture);
                 copies.extend(copy);
             }
         }
-        let bind_group = self.bind(label, &pipeline, &bound, &views, step_bytes)?;
-        for (binding, range) in &bound {
-            if binding.access == Access::ReadWrite {
-                staging.release(range);
-            }
-        }
+        let bind_group = self.bind(label, &pipeline, &bound, &textures, step_bytes)?;
+        let written = bound.iter().filter(|(b, _)| b.access == Access::ReadWrite);
+        let writes: Vec<Range> = written.map(|(_, range)| (*range).clone()).collect();
+        writes.iter().for_each(|range| staging.release(range));
         Ok(Command {
             kernel: dispatch.kernel.path(),
             takes_step: args.contains(&Arg::Step),
@@ -255,18 +276,22 @@ impl Gpu {
             bind_group,
             size: Size::Fixed(dispatch.workgroups),
             copies,
+            textures,
+            writes,
         })
     }
 
-    /// The bind group; `views` are those of the texels, in order.
+    /// The bind group; `textures` are those of the texels, in order.
     fn bind(
         &self,
         label: &str,
         pipeline: &Pipeline,
         bound: &[(&Binding, &Range)],
-        views: &[wgpu::TextureView],
+        textures: &[wgpu::Texture],
         step_bytes: u64,
     ) -> Result<wgpu::BindGroup> {
+        let views = textures.iter().map(|t| t.create_view(&Default::default()));
+        let views: Vec<_> = views.collect();
         let mut views = views.iter();
         let mut entries = Vec::with_capacity(bound.len());
         for (binding, range) in bound {
@@ -337,33 +362,6 @@ impl Gpu {
         let what = format!("{label} ({})", dispatch.kernel.path());
         let name = "max_storage_buffers_per_shader_stage";
         within(&what, storage, name, limit.into(), "buffers")
-    }
-
-    /// Encodes the commands once for each step.
-    pub(crate) fn encode(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        commands: &[Command],
-        steps: usize,
-    ) {
-        let mut pass: Option<wgpu::ComputePass<'static>> = None;
-        for step in 0..steps {
-            // MAX_STEPS * STEP_STRIDE fits 32 bits by far.
-            let offset = (step as u64 * STEP_STRIDE) as u32;
-            for command in commands {
-                if command.copies() {
-                    // Copies go between passes.
-                    pass = None;
-                    command.encode_copies(encoder);
-                }
-                let pass = pass.get_or_insert_with(|| {
-                    encoder
-                        .begin_compute_pass(&Default::default())
-                        .forget_lifetime()
-                });
-                command.encode(pass, offset);
-            }
-        }
     }
 }
 

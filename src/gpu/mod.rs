@@ -9,6 +9,7 @@ pub mod pipeline;
 pub mod profile;
 pub mod profiler;
 pub mod readback;
+pub(crate) mod sequence;
 pub mod texels;
 
 pub use device::{AdapterSummary, Gpu, NO_ADAPTER, OpenOptions, adapters};

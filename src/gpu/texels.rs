@@ -9,6 +9,7 @@
 
 use super::device::Gpu;
 use super::executor::{Range, padded};
+use super::sequence::Piece;
 use crate::error::Result;
 
 /// Copying an operand costs more than reading it where it has fewer bytes than this and
@@ -38,6 +39,7 @@ impl Texel {
         let (format, wgsl, components, bytes) = match ty {
             "f32" => (Format::R32Float, "r32float", ".x", 4),
             "u32" => (Format::R32Uint, "r32uint", ".x", 4),
+            "vec2<f32>" => (Format::Rg32Float, "rg32float", ".xy", 8),
             "vec4<f32>" => (Format::Rgba32Float, "rgba32float", "", 16),
             "vec4<u32>" => (Format::Rgba32Uint, "rgba32uint", "", 16),
             "vec4<f16>" => (Format::Rgba16Float, "rgba16float", "", 8),
@@ -81,6 +83,7 @@ impl Texel {
         Self::of(match format {
             naga::StorageFormat::R32Float => "f32",
             naga::StorageFormat::R32Uint => "u32",
+            naga::StorageFormat::Rg32Float => "vec2<f32>",
             naga::StorageFormat::Rgba32Float => "vec4<f32>",
             naga::StorageFormat::Rgba32Uint => "vec4<u32>",
             naga::StorageFormat::Rgba16Float => "vec4<f16>",
@@ -292,45 +295,69 @@ fn closing(text: &str) -> Option<usize> {
 /// A copy from a buffer into the texture that is read in its stead.
 #[derive(Clone, Debug)]
 pub(crate) struct Copy {
-    from: wgpu::Buffer,
+    from: Piece<wgpu::Buffer>,
     to: wgpu::Texture,
     texel: Texel,
-    offset: u64,
-    bytes: u64,
 }
 
 impl Copy {
-    /// Encodes it: the whole rows, then what is left of the last.
+    /// What is copied, and where to.
+    pub(crate) fn touched(&self) -> (Piece<wgpu::Buffer>, wgpu::Texture) {
+        (self.from.clone(), self.to.clone())
+    }
+
+    /// Encodes it: the whole rows, then what is left of the last, unless the buffer goes on
+    /// behind it and the last can be whole as well.
     pub(crate) fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
-        let texels = (self.bytes / u64::from(self.texel.bytes)) as u32;
+        let Piece {
+            memory,
+            offset,
+            bytes,
+        } = &self.from;
         let row = self.texel.row();
+        let row_bytes = u64::from(ROW_BYTES);
+        let rows = bytes.div_ceil(row_bytes);
+        if rows > 1 && offset + rows * row_bytes <= memory.size() {
+            return self.encode_part(encoder, 0, [row, rows as u32]);
+        }
+        let texels = (bytes / u64::from(self.texel.bytes)) as u32;
         let whole = texels / row;
-        let mut part = |y: u32, width: u32, height: u32| {
-            if width * height == 0 {
-                return;
-            }
-            let layout = wgpu::TexelCopyBufferLayout {
-                offset: self.offset + u64::from(y) * u64::from(ROW_BYTES),
-                bytes_per_row: (height > 1).then_some(ROW_BYTES),
-                rows_per_image: None,
-            };
-            let from = wgpu::TexelCopyBufferInfo {
-                buffer: &self.from,
-                layout,
-            };
-            let to = wgpu::TexelCopyTextureInfo {
-                origin: wgpu::Origin3d { x: 0, y, z: 0 },
-                ..self.to.as_image_copy()
-            };
-            let size = wgpu::Extent3d {
-                width,
-                height,
-                depth_or_array_layers: 1,
-            };
-            encoder.copy_buffer_to_texture(from, to, size);
+        self.encode_part(encoder, 0, [row, whole]);
+        self.encode_part(encoder, whole, [texels % row, 1]);
+    }
+
+    /// Encodes the copy of so many columns and rows, from row `y` on.
+    fn encode_part(&self, encoder: &mut wgpu::CommandEncoder, y: u32, [width, height]: [u32; 2]) {
+        if width * height == 0 {
+            return;
+        }
+        let layout = wgpu::TexelCopyBufferLayout {
+            offset: self.from.offset + u64::from(y) * u64::from(ROW_BYTES),
+            bytes_per_row: (height > 1).then_some(ROW_BYTES),
+            rows_per_image: None,
         };
-        part(0, row, whole);
-        part(whole, texels % row, 1);
+        let from = wgpu::TexelCopyBufferInfo {
+            buffer: &self.from.memory,
+            layout,
+        };
+        let to = wgpu::TexelCopyTextureInfo {
+            origin: wgpu::Origin3d { x: 0, y, z: 0 },
+            ..self.to.as_image_copy()
+        };
+        let size = wgpu::Extent3d {
+            width,
+            height,
+            depth_or_array_layers: 1,
+        };
+        encoder.copy_buffer_to_texture(from, to, size);
+    }
+}
+
+/// Bytes a buffer of so many should have, so that a copy takes whole rows.
+pub(crate) fn in_rows(bytes: u64) -> u64 {
+    match bytes > u64::from(ROW_BYTES) {
+        true => bytes.next_multiple_of(u64::from(ROW_BYTES)),
+        false => bytes,
     }
 }
 
@@ -347,9 +374,7 @@ pub struct TexturePlan<M> {
 /// A texture that holds what a piece of memory holds.
 #[derive(Debug)]
 struct Held<M> {
-    memory: M,
-    offset: u64,
-    bytes: u64,
+    piece: Piece<M>,
     texel: Texel,
     texture: usize,
 }
@@ -374,11 +399,13 @@ impl<M: PartialEq> TexturePlan<M> {
     /// The number of the texture that holds a range, and whether it must be copied first.
     pub fn texture(&mut self, memory: M, offset: u64, bytes: u64, texel: Texel) -> (usize, bool) {
         let bytes = padded(bytes);
-        let held = self
-            .fresh
-            .iter()
-            .find(|h| h.memory == memory && (h.offset, h.bytes, h.texel) == (offset, bytes, texel));
-        if let Some(held) = held {
+        let piece = Piece {
+            memory,
+            offset,
+            bytes,
+        };
+        let mut fresh = self.fresh.iter();
+        if let Some(held) = fresh.find(|h| h.piece == piece && h.texel == texel) {
             return (held.texture, false);
         }
         let wanted = (texel, texel.extent(bytes));
@@ -391,9 +418,7 @@ impl<M: PartialEq> TexturePlan<M> {
             }
         };
         self.fresh.push(Held {
-            memory,
-            offset,
-            bytes,
+            piece,
             texel,
             texture,
         });
@@ -409,16 +434,19 @@ impl<M: PartialEq> TexturePlan<M> {
     }
 
     /// Gives up the textures that hold any of a range: it is written, or read no more.
-    pub fn release(&mut self, memory: &M, offset: u64, bytes: u64) {
-        let end = offset + padded(bytes);
+    pub fn release(&mut self, memory: M, offset: u64, bytes: u64) {
+        let given_up = Piece {
+            memory,
+            offset,
+            bytes: padded(bytes),
+        };
         let idle = &mut self.idle;
         self.fresh.retain(|held| {
-            let apart =
-                held.memory != *memory || held.offset >= end || held.offset + held.bytes <= offset;
-            if !apart {
+            let stays = !held.piece.overlaps(&given_up);
+            if !stays {
                 idle.push(held.texture);
             }
-            apart
+            stays
         });
     }
 }
@@ -455,7 +483,7 @@ impl Staging {
         gpu: &Gpu,
         range: &Range,
         texel: Texel,
-    ) -> Result<(wgpu::TextureView, Option<Copy>)> {
+    ) -> Result<(wgpu::Texture, Option<Copy>)> {
         let (buffer, offset, bytes) = (range.buffer.clone(), range.offset, range.bytes);
         let (index, stale) = self.plan.texture(buffer, offset, bytes, texel);
         if index == self.textures.len() {
@@ -463,18 +491,17 @@ impl Staging {
         }
         let to = &self.textures[index];
         let copy = stale.then(|| Copy {
-            from: range.buffer.clone(),
+            from: range.into(),
             to: to.clone(),
             texel,
-            offset,
-            bytes: padded(bytes),
         });
-        Ok((to.create_view(&Default::default()), copy))
+        Ok((to.clone(), copy))
     }
 
     /// Gives up the textures that hold any of a range: it is written, or read no more.
     pub(crate) fn release(&mut self, range: &Range) {
-        self.plan.release(&range.buffer, range.offset, range.bytes);
+        self.plan
+            .release(range.buffer.clone(), range.offset, range.bytes);
     }
 }
 

@@ -6,10 +6,11 @@ use super::reference::{check_write, first};
 use super::{Backend, Graph, MemoryPlan, Node, Profile, Program, Ticket, Timing};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::gpu::executor::{Command, Counters, Gate, MAX_STEPS, Range, STEP_STRIDE};
+use crate::gpu::executor::{Command, Counters, Gate, MAX_STEPS, Range, STEP_STRIDE, padded};
 use crate::gpu::host_memory::available;
 use crate::gpu::kernel::{Arg, Launch};
 use crate::gpu::readback::Readback;
+use crate::gpu::sequence::Sequence;
 use crate::gpu::texels::{self, Staging, TexturePlan};
 use crate::ops::{Array, LaunchContext, Step, Value};
 use crate::tensor::TensorType;
@@ -43,7 +44,7 @@ struct State {
 }
 
 struct Compiled {
-    commands: Vec<Command>,
+    sequence: Sequence,
     nodes: Vec<Profiled>,
     /// Bytes of textures that stand for buffers.
     staged: u64,
@@ -124,11 +125,11 @@ impl GpuBackend {
         }
         self.gpu.queue.write_buffer(&self.steps, 0, &bytes);
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        let commands = &self.programs[program.0].commands;
-        self.gpu.encode(&mut encoder, commands, steps.len());
+        let sequence = &self.programs[program.0].sequence;
+        sequence.encode(&mut encoder, steps.len());
         finish(&mut encoder);
         self.counters.bytes_uploaded += bytes.len() as u64;
-        self.counters.dispatches += (commands.len() * steps.len()) as u64;
+        self.counters.dispatches += (sequence.commands().len() * steps.len()) as u64;
         self.counters.submissions += 1;
         self.unsent = 0;
         self.gpu.submit(Some(encoder.finish()))
@@ -305,8 +306,9 @@ impl Backend for GpuBackend {
         let bytes = step.to_bytes();
         self.gpu.queue.write_buffer(&self.steps, 0, &bytes);
         let compiled = &self.programs[program.0];
-        let mut commands = compiled.commands.iter();
-        let mut seconds = self.gpu.time(&compiled.commands, repeats)?.into_iter();
+        let commands = compiled.sequence.commands();
+        let mut seconds = self.gpu.time(commands, repeats)?.into_iter();
+        let mut commands = commands.iter();
         let timings = compiled.nodes.iter().map(|node| Timing {
             layer: node.layer.clone(),
             op: node.op,
@@ -330,7 +332,7 @@ impl Backend for GpuBackend {
     }
 
     fn memory(&self) -> (u64, u64) {
-        let states = self.states.values().map(|s| s.buffer.size()).sum();
+        let states = self.states.values().map(|s| padded(s.ty.bytes())).sum();
         let staged: u64 = self.programs.iter().map(|p| p.staged).sum();
         (states, self.shared.bytes() + staged)
     }
@@ -413,7 +415,7 @@ impl Planned {
                     }
                 }
                 for (_, place) in places.iter().filter(|(used, _)| used.writable) {
-                    textures.release(&place.home, place.offset, place.bytes);
+                    textures.release(place.home.clone(), place.offset, place.bytes);
                 }
             }
             let read = read_until[index]
@@ -421,7 +423,7 @@ impl Planned {
                 .map(|v| self.memory.place(graph, *v));
             let scratch = (0..launch.scratch.len()).map(|i| place(Arg::Scratch(i)));
             for place in read.chain(scratch) {
-                textures.release(&place.home, place.offset, place.bytes);
+                textures.release(place.home.clone(), place.offset, place.bytes);
             }
         }
         Ok(textures.bytes())
@@ -523,7 +525,7 @@ impl Lowering<'_> {
             }
         }
         Ok(Compiled {
-            commands,
+            sequence: Sequence::new(commands),
             nodes,
             staged: staging.bytes(),
         })
