@@ -17,14 +17,15 @@
 //   db       by the hook `put_bias`: [PARTS, GROUPS * O], the sum of dy over (i, oy, ox)
 //
 // Tile picture: a workgroup is one subgroup. Its lanes share CHANNELS input channels and
-// each computes four filters' weights for them, going over the images' outputs in patches.
+// each computes SPAN filters' weights for them, as many as leave few lanes without one,
+// going over the images' outputs in patches.
 //
-//      x, CHANNELS planes                  dy, filters o .. o + 3 of lane l
+//      x, CHANNELS planes                  dy, filters o .. o + SPAN - 1 of lane l
 //    +------------------+                  +---------------+
-//    | AREA_H x AREA_W  |  each lane loads |    PATCH_H    |  sums[c][ky][kx]: vec4,
+//    | AREA_H x AREA_W  |  each lane loads |    PATCH_H    |  sums[c][ky][kx]: Sums,
 //    | one patch's      |  every LANES-th, |  x PATCH_W    |  all taps of a patch
 //    | receptive field  |  all lanes get   +---------------+  before the next
-//    +------------------+  all by spread    o = block * 4 LANES + 4 l
+//    +------------------+  all by spread    o = (block * LANES + l) * SPAN
 //
 // Loops over images and patches are rolled, the rest is unrolled. The register arrays are
 // nested, each as long as the loop that indexes it: drivers unroll such loops completely,
@@ -32,10 +33,14 @@
 //
 // group.x and group.y count (group, block of filters, block of channels), group.z parts:
 // workgroups that run one after the other read the same images, from a cache.
-// Floor a patch: 4 CHANNELS TAPS PATCH FMA; 4 PATCH + CHANNELS AREA / LANES loads.
+// Floor a patch: SPAN CHANNELS TAPS PATCH FMA; SPAN PATCH + CHANNELS AREA / LANES loads.
+
+alias Sums = vec4<f32>;          // SPAN of a kind
+alias Places = vec4<u32>;
 
 const GROUPS_X: u32 = 65535u;    // workgroups a row of the dispatch
 const LANES: u32 = 1u;           // of a subgroup: what `spread` gathers
+const SPAN: u32 = 4u;            // filters of a lane
 const PARTS: u32 = 1u;
 const IMAGES: u32 = 1u;
 const GROUPS: u32 = 1u;
@@ -70,15 +75,15 @@ const IMAGES_PART: u32 = (IMAGES + PARTS - 1u) / PARTS;
 const AREA_H: u32 = (PATCH_H - 1u) * STRIDE_Y + (KH - 1u) * DILATION_Y + 1u;
 const AREA_W: u32 = (PATCH_W - 1u) * STRIDE_X + (KW - 1u) * DILATION_X + 1u;
 const LOADS: u32 = (AREA_H * AREA_W + LANES - 1u) / LANES;
-const FILTER_BLOCKS: u32 = (O + 4u * LANES - 1u) / (4u * LANES);
+const FILTER_BLOCKS: u32 = (O + SPAN * LANES - 1u) / (SPAN * LANES);
 const CHANNEL_BLOCKS: u32 = (IN + CHANNELS - 1u) / CHANNELS;
 const BLOCKS: u32 = GROUPS * FILTER_BLOCKS * CHANNEL_BLOCKS;
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> dw: array<f32>;
 
-fn gradient_at(at: vec4<u32>) -> vec4<f32> { return vec4<f32>(); }
-fn winner_at(at: vec4<u32>) -> vec4<u32> { return vec4<u32>(); }
+fn gradient_at(at: u32) -> f32 { return 0.0; }
+fn winner_at(at: u32) -> u32 { return 0u; }
 fn put_bias(at: u32, value: f32) {
 }
 fn spread(v: f32) -> array<f32, LANES> { return array<f32, LANES>(v); }
@@ -92,7 +97,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let part = group.z;
     let c0 = block % CHANNEL_BLOCKS * CHANNELS;
-    let o = (block / CHANNEL_BLOCKS % FILTER_BLOCKS * LANES + lane) * 4u;
+    let o = (block / CHANNEL_BLOCKS % FILTER_BLOCKS * LANES + lane) * SPAN;
     let g = block / (CHANNEL_BLOCKS * FILTER_BLOCKS);
 
     // Where this lane's share of a receptive field lies, and its filters' planes.
@@ -103,11 +108,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         row[i] = q / AREA_W - PAD_TOP;
         column[i] = q % AREA_W - PAD_LEFT;
     }
-    let filters = min(vec4<u32>(o, o + 1u, o + 2u, o + 3u), vec4<u32>(O - 1u)) + g * O;
-    let planes = filters * (POOLED_H * POOLED_W);
+    var planes: Places;
+    for (var n = 0u; n < SPAN; n++) {
+        planes[n] = (g * O + min(o + n, O - 1u)) * (POOLED_H * POOLED_W);
+    }
 
-    var bias_sum: vec4<f32>;
-    var sums: array<array<array<vec4<f32>, KW>, KH>, CHANNELS>;
+    var bias_sum: Sums;
+    var sums: array<array<array<Sums, KW>, KH>, CHANNELS>;
     for (var nth = 0u; nth < IMAGES_PART; nth++) {
         let image = part * IMAGES_PART + nth;
         // As is this, where all parts are as large.
@@ -119,8 +126,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var oy = 0u; oy < COVER_H; oy += PATCH_H) {
             for (var ox = 0u; ox < COVER_W; ox += PATCH_W) {
                 // Gradients at the windows; without a pool each output is its own window.
-                var behind: array<array<vec4<f32>, WINDOWS_W>, WINDOWS_H>;
-                var winner: array<array<vec4<u32>, WINDOWS_W>, WINDOWS_H>;
+                var behind: array<array<Sums, WINDOWS_W>, WINDOWS_H>;
+                var winner: array<array<Places, WINDOWS_W>, WINDOWS_H>;
                 for (var wy = 0u; wy < WINDOWS_H; wy++) {
                     for (var wx = 0u; wx < WINDOWS_W; wx++) {
                         let row = oy / POOL_H + wy;
@@ -128,21 +135,26 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                         // Known beforehand where patches fill the output.
                         let ok = (COVER_H % PATCH_H == 0u || row < POOLED_H) && (COVER_W % PATCH_W == 0u || column < POOLED_W);
                         let at = images_dy + select(0u, row * POOLED_W + column, ok);
-                        let grad = select(vec4<f32>(), gradient_at(at), ok);
-                        if POOLED {
-                            winner[wy][wx] = winner_at(at);
+                        var grad: Sums;
+                        var found: Places;
+                        for (var n = 0u; n < SPAN; n++) {
+                            grad[n] = select(0.0, gradient_at(at[n]), ok);
+                            if POOLED {
+                                found[n] = winner_at(at[n]);
+                            }
                         }
                         behind[wy][wx] = grad;
+                        winner[wy][wx] = found;
                         bias_sum += grad;
                     }
                 }
-                var grads: array<array<vec4<f32>, PATCH_W>, PATCH_H>;
+                var grads: array<array<Sums, PATCH_W>, PATCH_H>;
                 for (var py = 0u; py < PATCH_H; py++) {
                     for (var px = 0u; px < PATCH_W; px++) {
                         var grad = behind[py / POOL_H][px / POOL_W];
                         if POOLED {
-                            let here = vec4<u32>((oy + py) * OW + ox + px);
-                            grad = select(vec4<f32>(), grad, winner[py / POOL_H][px / POOL_W] == here);
+                            let here = Places((oy + py) * OW + ox + px);
+                            grad = select(Sums(), grad, winner[py / POOL_H][px / POOL_W] == here);
                         }
                         grads[py][px] = grad;
                     }
@@ -163,7 +175,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                             for (var py = 0u; py < PATCH_H; py++) {
                                 for (var px = 0u; px < PATCH_W; px++) {
                                     let q = (py * STRIDE_Y + ky * DILATION_Y) * AREA_W + px * STRIDE_X + kx * DILATION_X;
-                                    sum = fma(grads[py][px], vec4<f32>(area[q / LANES][q % LANES]), sum);
+                                    sum = fma(grads[py][px], Sums(area[q / LANES][q % LANES]), sum);
                                 }
                             }
                             sums[step][ky][kx] = sum;
@@ -175,9 +187,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
 
     if c0 == 0u {
-        for (var i = 0u; i < 4u; i++) {
-            if o + i < O {
-                put_bias((part * GROUPS + g) * O + o + i, bias_sum[i]);
+        for (var n = 0u; n < SPAN; n++) {
+            if o + n < O {
+                put_bias((part * GROUPS + g) * O + o + n, bias_sum[n]);
             }
         }
     }
@@ -187,9 +199,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var ky = 0u; ky < KH; ky++) {
             for (var kx = 0u; kx < KW; kx++) {
                 let at = ((part * GROUPS + g) * O + o) * weights + (c * KH + ky) * KW + kx;
-                for (var i = 0u; i < 4u; i++) {
-                    if c < IN && o + i < O {
-                        dw[at + i * weights] = sums[step][ky][kx][i];
+                for (var n = 0u; n < SPAN; n++) {
+                    if c < IN && o + n < O {
+                        dw[at + n * weights] = sums[step][ky][kx][n];
                     }
                 }
             }

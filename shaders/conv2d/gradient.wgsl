@@ -1,10 +1,10 @@
 // The gradient conv2d/correlate.wgsl reads, a library for the hook
-//   fn gradient_at(at: vec4<u32>) -> vec4<f32>
+//   fn gradient_at(at: u32) -> f32
 //
 //   dy   [IMAGES, GROUPS * O, OH, OW] f32
 
 @group(0) @binding(3) var<storage, read> dy: array<f32>;
 
-fn plain_gradient_at(at: vec4<u32>) -> vec4<f32> {
-    return vec4<f32>(dy[at.x], dy[at.y], dy[at.z], dy[at.w]);
+fn plain_gradient_at(at: u32) -> f32 {
+    return dy[at];
 }

@@ -1,7 +1,7 @@
 // The gradient behind a max pool, and perhaps an activation behind that, for
 // conv2d/correlate.wgsl, a library for the hooks
-//   fn gradient_at(at: vec4<u32>) -> vec4<f32>      dy * slope(saved)
-//   fn winner_at(at: vec4<u32>) -> vec4<u32>        argmax
+//   fn gradient_at(at: u32) -> f32        dy * slope(saved)
+//   fn winner_at(at: u32) -> u32          argmax
 //
 //   dy, saved, argmax   [IMAGES, GROUPS * O, POOLED_H, POOLED_W] f32, f32 and u32; `saved`
 //                       is what the slope of the activation is computed from (without one
@@ -15,11 +15,10 @@ const ALPHA: f32 = 0.0;          // the activation's parameter
 
 fn slope(s: f32, alpha: f32) -> f32 { return 1.0; }
 
-fn pooled_gradient_at(at: vec4<u32>) -> vec4<f32> {
-    let slopes = vec4<f32>(slope(saved[at.x], ALPHA), slope(saved[at.y], ALPHA), slope(saved[at.z], ALPHA), slope(saved[at.w], ALPHA));
-    return vec4<f32>(dy[at.x], dy[at.y], dy[at.z], dy[at.w]) * slopes;
+fn pooled_gradient_at(at: u32) -> f32 {
+    return dy[at] * slope(saved[at], ALPHA);
 }
 
-fn pooled_winner_at(at: vec4<u32>) -> vec4<u32> {
-    return vec4<u32>(argmax[at.x], argmax[at.y], argmax[at.z], argmax[at.w]);
+fn pooled_winner_at(at: u32) -> u32 {
+    return argmax[at];
 }

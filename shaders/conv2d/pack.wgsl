@@ -1,11 +1,11 @@
 // Filters laid out for conv2d/patch.wgsl: the weights that meet one tap of one input
-// channel lie side by side, so that each lane reads four output channels as a vec4.
+// channel lie side by side, so that each lane reads SPAN output channels at once.
 //
 //   forward       packed[g][c][t][o] = w[g * O + o][c][t]
 //   input_grad    packed[g][o][t][c] = w[g * O + o][c][TAPS - 1 - t]     (FLIP)
 //
 //   w        [GROUPS * O, C, TAPS] f32
-//   packed   [GROUPS, SUMMED, TAPS, KEPT] f32, KEPT rounded up to a multiple of 4 and
+//   packed   [GROUPS, SUMMED, TAPS, KEPT] f32, KEPT rounded up to a multiple of SPAN and
 //            filled up with zeros; SUMMED and KEPT are C and O, with FLIP O and C
 //
 // One invocation an element of `packed`. Floor: 8 bytes an element.
@@ -17,10 +17,11 @@ const O: u32 = 1u;               // filters of a group
 const C: u32 = 1u;               // channels of a filter
 const TAPS: u32 = 1u;            // weights of a filter's channel
 const FLIP: bool = false;        // for input_grad
+const SPAN: u32 = 4u;            // output channels of a lane
 
 const SUMMED: u32 = select(C, O, FLIP);
 const KEPT: u32 = select(O, C, FLIP);
-const ROW: u32 = (KEPT + 3u) / 4u * 4u;
+const ROW: u32 = (KEPT + SPAN - 1u) / SPAN * SPAN;
 
 @group(0) @binding(0) var<storage, read> w: array<f32>;
 @group(0) @binding(1) var<storage, read_write> packed: array<f32>;

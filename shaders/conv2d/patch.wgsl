@@ -9,30 +9,36 @@
 // x[i, c, iy / GAP_Y, ix / GAP_X] where both divide, else zero.
 //
 //   x        [IMAGES, GROUPS * IN, H, W] f32
-//   packed   [GROUPS, IN, KH, KW, ROW] f32 read as vec4, from conv2d/pack.wgsl
+//   packed   [GROUPS, IN, KH, KW, ROW] Sums, from conv2d/pack.wgsl
 //   bias     [GROUPS * O], read where HAS_BIAS; otherwise anything
 //   results  by the hook `put`: [IMAGES, GROUPS * O, OH, OW], or the maxima of POOL_H x
 //            POOL_W windows of it that lie edge to edge, and where they were found
 //
 // Tile picture: a workgroup is one subgroup. Its lanes share a patch of PATCH_H x
-// PATCH_W outputs of one image; each lane computes four output channels of it.
+// PATCH_W outputs of one image; each lane computes SPAN output channels of it: as many as
+// leave few lanes without one.
 //
-//      x, one channel                       y, channels o .. o + 3 of lane l
+//      x, one channel                       y, channels o .. o + SPAN - 1 of lane l
 //    +------------------+                  +---------------+
-//    | AREA_H x AREA_W  |  each lane loads |    PATCH_H    |  sums[py][px]: vec4
+//    | AREA_H x AREA_W  |  each lane loads |    PATCH_H    |  sums[py][px]: Sums
 //    | one patch's      |  every LANES-th, |  x PATCH_W    |
 //    | receptive field  |  all lanes get   +---------------+
-//    +------------------+  all by spread    o = group.z % BLOCKS * 4 LANES + 4 l
+//    +------------------+  all by spread    o = (group.z % BLOCKS * LANES + l) * SPAN
 //
 // The loop over channels is rolled; taps, patch and CHANNELS a step are unrolled. The
 // register arrays are nested, each as long as the loop that indexes it: drivers unroll
 // such loops completely, and only then do the arrays stay in registers.
 //
 // group.x and group.y count (image, patch), group.z (group, block of output channels).
-// Floor a step: 4 PATCH TAPS CHANNELS FMA; CHANNELS (TAPS vec4 loads + AREA / LANES loads).
+// Floor a step: SPAN PATCH TAPS CHANNELS FMA; CHANNELS (TAPS Sums + AREA / LANES loads).
+
+alias Sums = vec4<f32>;          // SPAN of a kind
+alias Places = vec4<u32>;
+alias Flags = vec4<bool>;
 
 const GROUPS_X: u32 = 65535u;    // workgroups a row of the dispatch
 const LANES: u32 = 1u;           // of a subgroup: what `spread` gathers
+const SPAN: u32 = 4u;            // output channels of a lane
 const IMAGES: u32 = 1u;
 const GROUPS: u32 = 1u;
 const IN: u32 = 1u;              // input channels of a group
@@ -70,11 +76,11 @@ const PATCHES: u32 = (COVER_H + PATCH_H - 1u) / PATCH_H * PATCHES_X;
 const AREA_H: u32 = (PATCH_H - 1u) * STRIDE_Y + (KH - 1u) * DILATION_Y + 1u;
 const AREA_W: u32 = (PATCH_W - 1u) * STRIDE_X + (KW - 1u) * DILATION_X + 1u;
 const LOADS: u32 = (AREA_H * AREA_W + LANES - 1u) / LANES;
-const ROW: u32 = (O + 3u) / 4u;                        // vec4 of a tap's weights
+const ROW: u32 = (O + SPAN - 1u) / SPAN;               // Sums of a tap's weights
 const BLOCKS: u32 = (ROW + LANES - 1u) / LANES;
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> packed: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> packed: array<Sums>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 
 fn activate(v: f32, alpha: f32) -> f32 { return v; }
@@ -106,8 +112,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let oy = place % PATCHES / PATCHES_X * PATCH_H;
     let ox = place % PATCHES_X * PATCH_W;
     let g = group.z / BLOCKS;
-    let quad = group.z % BLOCKS * LANES + lane;
-    let weights = g * (IN * KH * KW * ROW) + min(quad, ROW - 1u);
+    let span = group.z % BLOCKS * LANES + lane;
+    let weights = g * (IN * KH * KW * ROW) + min(span, ROW - 1u);
 
     // Where this lane's share of the receptive field lies in the channel's plane.
     var inside: array<bool, LOADS>;
@@ -122,7 +128,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         pixel[i] = (image * GROUPS + g) * (IN * H * W) + select(0u, iy / GAP_Y * W + ix / GAP_X, ok);
     }
 
-    var sums: array<array<vec4<f32>, PATCH_W>, PATCH_H>;
+    var sums: array<array<Sums, PATCH_W>, PATCH_H>;
     for (var c0 = 0u; c0 < IN; c0 += CHANNELS) {
         var area: array<array<array<f32, LANES>, LOADS>, CHANNELS>;
         for (var step = 0u; step < CHANNELS; step++) {
@@ -130,7 +136,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             for (var i = 0u; i < LOADS; i++) {
                 area[step][i] = spread(select(0.0, x[pixel[i] + c * (H * W)], inside[i]));
             }
-            var taps: array<array<vec4<f32>, KW>, KH>;
+            var taps: array<array<Sums, KW>, KH>;
             for (var ky = 0u; ky < KH; ky++) {
                 for (var kx = 0u; kx < KW; kx++) {
                     taps[ky][kx] = packed[weights + (c * (KH * KW) + ky * KW + kx) * ROW];
@@ -148,7 +154,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                             let beside = PATCHES_X == 1u && column - PAD_LEFT >= W * GAP_X;
                             if row % GAP_Y == PHASE_Y && column % GAP_X == PHASE_X && !beside {
                                 let q = row * AREA_W + column;
-                                sum = fma(vec4<f32>(area[step][q / LANES][q % LANES]), taps[ky][kx], sum);
+                                sum = fma(Sums(area[step][q / LANES][q % LANES]), taps[ky][kx], sum);
                             }
                         }
                     }
@@ -158,28 +164,30 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
     }
 
-    let o = quad * 4u;
-    let b = vec4<f32>(bias_at(g, o), bias_at(g, o + 1u), bias_at(g, o + 2u), bias_at(g, o + 3u));
+    let o = span * SPAN;
+    var b: Sums;
+    for (var n = 0u; n < SPAN; n++) {
+        b[n] = bias_at(g, o + n);
+    }
     // The winners so far of a row of windows, and where they are in the output plane.
-    var best: array<vec4<f32>, PATCH_W>;
-    var winner: array<vec4<u32>, PATCH_W>;
+    var best: array<Sums, PATCH_W>;
+    var winner: array<Places, PATCH_W>;
     for (var py = 0u; py < PATCH_H; py++) {
         for (var px = 0u; px < PATCH_W; px++) {
             let value = sums[py][px] + b;
             let at = (oy + py) * OW + ox + px;
             let w = px / POOL_W;
             let first = py % POOL_H == 0u && px % POOL_W == 0u;
-            let wins = vec4<bool>(first) | (value > best[w]);
+            let wins = Flags(first) | (value > best[w]);
             best[w] = select(best[w], value, wins);
-            winner[w] = select(winner[w], vec4<u32>(at), wins);
+            winner[w] = select(winner[w], Places(at), wins);
             let last = py % POOL_H == POOL_H - 1u && px % POOL_W == POOL_W - 1u;
             if last && oy + py < COVER_H && ox + px < COVER_W {
                 let plane = ((image * GROUPS + g) * O + o) * (POOLED_H * POOLED_W);
                 let to = plane + (oy + py) / POOL_H * POOLED_W + (ox + px) / POOL_W;
-                finish(o, to, best[w].x, winner[w].x);
-                finish(o + 1u, to + POOLED_H * POOLED_W, best[w].y, winner[w].y);
-                finish(o + 2u, to + 2u * POOLED_H * POOLED_W, best[w].z, winner[w].z);
-                finish(o + 3u, to + 3u * POOLED_H * POOLED_W, best[w].w, winner[w].w);
+                for (var n = 0u; n < SPAN; n++) {
+                    finish(o + n, to + n * (POOLED_H * POOLED_W), best[w][n], winner[w][n]);
+                }
             }
         }
     }

@@ -21,6 +21,51 @@ pub(super) const LOAD_COST: usize = 60;
 pub(super) const LOAD_VEC4_COST: usize = 80;
 pub(super) const CARRY_COST: usize = 3;
 
+/// How many output channels a lane computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Span {
+    /// Two, so that not half of the lanes idle where there are few.
+    Two,
+    /// Four: the most products for what is loaded and spread.
+    Four,
+}
+
+impl Span {
+    pub(super) const ALL: [Self; 2] = [Self::Four, Self::Two];
+
+    /// How many.
+    pub(super) fn len(self) -> usize {
+        match self {
+            Self::Two => 2,
+            Self::Four => 4,
+        }
+    }
+
+    /// What loading so many weights costs.
+    pub(super) fn load_cost(self) -> usize {
+        match self {
+            Self::Two => (LOAD_COST + LOAD_VEC4_COST) / 2,
+            Self::Four => LOAD_VEC4_COST,
+        }
+    }
+
+    /// Subgroups that compute so many channels.
+    pub(super) fn blocks(self, channels: usize, lanes: usize) -> usize {
+        channels.div_ceil(self.len() * lanes)
+    }
+
+    /// Sets `SPAN` and the aliases of as many floats and indices.
+    pub(super) fn specialise(self, kernel: Kernel) -> Kernel {
+        let kernel = kernel.set("SPAN", self.len());
+        match self {
+            Self::Two => kernel
+                .alias("Sums", "vec2<f32>")
+                .alias("Places", "vec2<u32>"),
+            Self::Four => kernel,
+        }
+    }
+}
+
 /// Lanes that work together in such a kernel: the device's subgroup where its size is
 /// one a spread is written for; else 1, each invocation for itself.
 pub(super) fn lanes(profile: &Profile) -> usize {

@@ -4,7 +4,8 @@ use super::{Conv2dWeightGrad, Geometry};
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
 use crate::gpu::profile::Profile;
 use crate::ops::activation::FUNCTIONS;
-use crate::ops::{gemm, lanes};
+use crate::ops::gemm;
+use crate::ops::lanes::{self, Span};
 use crate::shader;
 
 const CORRELATE: ShaderFile = shader!("conv2d/correlate.wgsl");
@@ -12,11 +13,11 @@ const GRADIENT: ShaderFile = shader!("conv2d/gradient.wgsl");
 const GRADIENT_POOLED: ShaderFile = shader!("conv2d/gradient_pooled.wgsl");
 const PUT_BIAS: ShaderFile = shader!("conv2d/put_bias.wgsl");
 
-/// Accumulators that stay in registers; more are loaded and stored at every step.
-const REGISTERS: usize = 5;
+/// Accumulators of a lane that stay in registers; more are loaded and stored at every step.
+const REGISTERS: usize = 20;
 
 /// What loading and storing an accumulator costs, in multiply-adds of a subgroup.
-const SPILL_COST: usize = 12;
+const SPILL_COST: usize = 3;
 
 /// Workgroups that keep the cores of a software adapter's machine evenly busy.
 const BUSY_WORKGROUPS: usize = 32;
@@ -31,6 +32,7 @@ const SUM_BYTES: u64 = 32 << 20;
 /// How a weight gradient is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Tiling {
+    span: Span,
     patch: [usize; 2],
     channels: usize,
 }
@@ -41,20 +43,25 @@ impl Tiling {
     fn best(geometry: &Geometry, pool: [usize; 2], lanes: usize) -> Option<Self> {
         const MOST_CHANNELS: usize = 8;
         let taps: usize = geometry.window.kernel.iter().product();
-        let most = lanes::SHORT_UNROLLED / (4 * taps);
         let [oh, ow] = geometry.output;
-        (1..=geometry.c.min(MOST_CHANNELS).min(most))
-            .flat_map(|channels| {
+        let tilings = |span: Span| {
+            let most = lanes::SHORT_UNROLLED / (span.len() * taps);
+            (1..=geometry.c.min(MOST_CHANNELS).min(most)).flat_map(move |channels| {
                 let outputs = most / channels;
                 let heights = (pool[0]..=oh.min(outputs)).step_by(pool[0]);
                 heights.flat_map(move |h| {
                     let widths = (pool[1]..=ow.min(outputs / h)).step_by(pool[1]);
                     widths.map(move |w| Self {
+                        span,
                         patch: [h, w],
                         channels,
                     })
                 })
             })
+        };
+        Span::ALL
+            .into_iter()
+            .flat_map(tilings)
             .min_by_key(|tiling| tiling.cost(geometry, pool, lanes))
     }
 
@@ -69,15 +76,21 @@ impl Tiling {
             [1, 1] => outputs,
             [h, w] => 3 * outputs / (h * w),
         };
-        let loads = 4 * taken + self.channels * (area[0] * area[1]).div_ceil(lanes);
-        let sums = taps * self.channels;
+        let span = self.span.len();
+        let loads = span * taken + self.channels * (area[0] * area[1]).div_ceil(lanes);
+        let sums = span * taps * self.channels;
         let spilled = sums.saturating_sub(REGISTERS);
-        let step = loads * lanes::LOAD_COST + 4 * sums * outputs + spilled * SPILL_COST;
+        let step = loads * lanes::LOAD_COST + sums * outputs + spilled * SPILL_COST;
         let patches: usize = [0, 1]
             .map(|axis| geometry.output[axis].div_ceil(self.patch[axis]))
             .iter()
             .product();
-        geometry.c.div_ceil(self.channels) * patches * step
+        self.blocks(geometry, lanes) * patches * step
+    }
+
+    /// Blocks of filters and channels in a group.
+    fn blocks(&self, geometry: &Geometry, lanes: usize) -> usize {
+        self.span.blocks(geometry.o, lanes) * geometry.c.div_ceil(self.channels)
     }
 }
 
@@ -94,8 +107,7 @@ pub(super) fn weight_grad(
     };
     // What no window of the pool reaches has no gradient.
     let tiling = Tiling::best(&geometry.covered(pool), pool, lanes)?;
-    let blocks =
-        geometry.groups * geometry.o.div_ceil(4 * lanes) * geometry.c.div_ceil(tiling.channels);
+    let blocks = geometry.groups * tiling.blocks(geometry, lanes);
     let bytes = geometry.x().bytes() + geometry.y().bytes();
     let cached = usize::try_from(bytes.div_ceil(PART_BYTES)).ok()?;
     let most = usize::try_from(SUM_BYTES / geometry.w().bytes()).ok()?;
@@ -105,7 +117,8 @@ pub(super) fn weight_grad(
     let parts = (parts..=most.min(2 * parts))
         .find(|n| geometry.images.is_multiple_of(*n))
         .unwrap_or(parts);
-    let kernel = lanes::specialise(Kernel::new(CORRELATE), profile);
+    let kernel = tiling.span.specialise(Kernel::new(CORRELATE));
+    let kernel = lanes::specialise(kernel, profile);
     let mut kernel = geometry
         .specialise(kernel)
         .set("PARTS", parts)

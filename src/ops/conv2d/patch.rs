@@ -4,7 +4,7 @@ use super::Geometry;
 use super::plan::Plan;
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
 use crate::gpu::profile::Profile;
-use crate::ops::lanes;
+use crate::ops::lanes::{self, Span};
 use crate::shader;
 
 const PACK: ShaderFile = shader!("conv2d/pack.wgsl");
@@ -15,12 +15,17 @@ const PACK_WORKGROUP: usize = 64;
 /// round the loop costs as much as two of them.
 const LEAST_TERMS: usize = 8;
 
+/// Bytes that a step works on, at most: what a first-level cache of 32 KiB keeps beside the
+/// weights that pass through it.
+const CACHED_BYTES: usize = 24 << 10;
+
 /// Multiply-adds below which a longer body never makes up for its compilation.
 const SHORT_BELOW: u64 = 1 << 25;
 
 /// How one convolution is cut into patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Tiling {
+    span: Span,
     patch: [usize; 2],
     channels: usize,
 }
@@ -38,30 +43,53 @@ impl Tiling {
             ..SHORT_BELOW => lanes::SHORT_UNROLLED,
             _ => lanes::MOST_UNROLLED,
         };
-        let most = unrolled * plan.gap_area() / (4 * taps * channels);
         let [oh, ow] = geometry.output;
-        let heights = (unit[0]..=oh.next_multiple_of(unit[0]).min(most)).step_by(unit[0]);
-        heights
-            .flat_map(|h| {
+        let tilings = |span: Span| {
+            let most = unrolled * plan.gap_area() / (span.len() * taps * channels);
+            let heights = (unit[0]..=oh.next_multiple_of(unit[0]).min(most)).step_by(unit[0]);
+            heights.flat_map(move |h| {
                 let widths =
                     (unit[1]..=ow.next_multiple_of(unit[1]).min(most / h)).step_by(unit[1]);
-                widths.map(move |w| [h, w])
+                widths.map(move |w| Self {
+                    span,
+                    patch: [h, w],
+                    channels,
+                })
             })
-            .map(|patch| Self { patch, channels })
-            .min_by_key(|tiling| tiling.cost(plan, geometry, lanes))
+        };
+        Span::ALL
+            .into_iter()
+            .flat_map(tilings)
+            .min_by_key(|tiling| {
+                let too_large = tiling.bytes(geometry, lanes) > CACHED_BYTES;
+                (too_large, tiling.cost(plan, geometry, lanes))
+            })
+    }
+
+    /// Inputs that a patch takes of a channel.
+    fn area(&self, geometry: &Geometry) -> usize {
+        let window = &geometry.window;
+        let side = |axis: usize| (self.patch[axis] - 1) * window.stride[axis] + window.span()[axis];
+        side(0) * side(1)
+    }
+
+    /// Accumulators of a lane.
+    fn sums(&self) -> usize {
+        self.span.len() * self.patch[0] * self.patch[1]
+    }
+
+    /// Bytes of what a step works on: the accumulators, and what was spread of the inputs.
+    fn bytes(&self, geometry: &Geometry, lanes: usize) -> usize {
+        (self.sums() + self.channels * self.area(geometry)) * lanes * size_of::<f32>()
     }
 
     fn cost(&self, plan: &Plan, geometry: &Geometry, lanes: usize) -> usize {
-        let window = &geometry.window;
-        let taps: usize = window.kernel.iter().product();
-        let area =
-            [0, 1].map(|axis| (self.patch[axis] - 1) * window.stride[axis] + window.span()[axis]);
-        let outputs = self.patch[0] * self.patch[1];
+        let taps: usize = geometry.window.kernel.iter().product();
         let loads =
-            (area[0] * area[1]).div_ceil(lanes) * lanes::LOAD_COST + taps * lanes::LOAD_VEC4_COST;
-        let products = 4 * taps * outputs / plan.gap_area();
-        let step = self.channels * (loads + products) + 4 * outputs * lanes::CARRY_COST;
-        self.patches(geometry) * step
+            self.area(geometry).div_ceil(lanes) * lanes::LOAD_COST + taps * self.span.load_cost();
+        let products = taps * self.sums() / plan.gap_area();
+        let step = self.channels * (loads + products) + self.sums() * lanes::CARRY_COST;
+        self.patches(geometry) * self.span.blocks(geometry.o, lanes) * step
     }
 
     fn patches(&self, geometry: &Geometry) -> usize {
@@ -79,8 +107,9 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     let lanes = lanes::lanes(profile);
     let tiling = Tiling::best(plan, geometry, lanes)?;
     let taps: usize = geometry.window.kernel.iter().product();
-    let quads = geometry.o.div_ceil(4);
-    let packed = geometry.groups * geometry.c * taps * quads * 4;
+    let span = tiling.span;
+    let row = geometry.o.next_multiple_of(span.len());
+    let packed = geometry.groups * geometry.c * taps * row;
 
     let [filters, channels] = plan.filters();
     let pack = Kernel::new(PACK)
@@ -89,10 +118,14 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
         .set("O", filters)
         .set("C", channels)
         .set("TAPS", taps)
-        .set("FLIP", plan.flip);
+        .set("FLIP", plan.flip)
+        .set("SPAN", span.len());
     let pack_bindings = vec![("w", Arg::Input(1)), ("packed", Arg::Scratch(0))];
 
-    let kernel = plan.finish(Kernel::new(PATCH));
+    let mut kernel = span.specialise(plan.finish(Kernel::new(PATCH)));
+    if span == Span::Two {
+        kernel = kernel.alias("Flags", "vec2<bool>");
+    }
     let kernel = plan
         .geometry
         .specialise(lanes::specialise(kernel, profile))
@@ -109,7 +142,7 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     bindings.extend(plan.results());
     let places = geometry.images * tiling.patches(geometry);
     let mut patch = Dispatch::linear(kernel, bindings, places);
-    patch.workgroups[2] = u32::try_from(geometry.groups * quads.div_ceil(lanes)).ok()?;
+    patch.workgroups[2] = u32::try_from(geometry.groups * span.blocks(geometry.o, lanes)).ok()?;
     Some(Launch {
         scratch: vec![(packed * 4) as u64],
         dispatches: vec![
