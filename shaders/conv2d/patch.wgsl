@@ -11,8 +11,9 @@
 //   x        [IMAGES, GROUPS * IN, H, W] f32
 //   packed   [GROUPS, IN, KH, KW, ROW] Sums, from conv2d/pack.wgsl
 //   bias     [GROUPS * O], read where HAS_BIAS; otherwise anything
-//   results  by the hook `put`: [IMAGES, GROUPS * O, OH, OW], or the maxima of POOL_H x
-//            POOL_W windows of it that lie edge to edge, and where they were found
+//   results  by the hook `put`, or `put_quad` where IN_QUADS: [IMAGES, GROUPS * O, OH, OW], or
+//            the maxima of POOL_H x POOL_W windows of it that lie edge to edge, and where
+//            they were found
 //
 // Tile picture: a workgroup is one subgroup. Its lanes share a patch of PATCH_H x
 // PATCH_W outputs of one image; each lane computes SPAN output channels of it: as many as
@@ -64,6 +65,7 @@ const PATCH_W: u32 = 1u;
 const CHANNELS: u32 = 1u;        // input channels a step; divides IN
 const POOL_H: u32 = 1u;          // of a pool window; divides PATCH_H
 const POOL_W: u32 = 1u;
+const IN_QUADS: bool = false;    // results lie in aligned quads: POOLED_W and WINDOWS divide by 4
 const HAS_BIAS: bool = false;
 const ALPHA: f32 = 0.0;          // the activation's parameter
 
@@ -71,6 +73,7 @@ const POOLED_H: u32 = OH / POOL_H;
 const POOLED_W: u32 = OW / POOL_W;
 const COVER_H: u32 = POOLED_H * POOL_H;                // outputs that a window reaches
 const COVER_W: u32 = POOLED_W * POOL_W;
+const WINDOWS: u32 = PATCH_W / POOL_W;                 // of a row of a patch
 const PATCHES_X: u32 = (COVER_W + PATCH_W - 1u) / PATCH_W;
 const PATCHES: u32 = (COVER_H + PATCH_H - 1u) / PATCH_H * PATCHES_X;
 const AREA_H: u32 = (PATCH_H - 1u) * STRIDE_Y + (KH - 1u) * DILATION_Y + 1u;
@@ -85,6 +88,8 @@ const BLOCKS: u32 = (ROW + LANES - 1u) / LANES;
 
 fn activate(v: f32, alpha: f32) -> f32 { return v; }
 fn put(at: u32, value: f32, winner: u32) {
+}
+fn put_quad(at: u32, values: vec4<f32>, winners: vec4<u32>) {
 }
 fn spread(v: f32) -> array<f32, LANES> { return array<f32, LANES>(v); }
 
@@ -182,11 +187,28 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             best[w] = select(best[w], value, wins);
             winner[w] = select(winner[w], Places(at), wins);
             let last = py % POOL_H == POOL_H - 1u && px % POOL_W == POOL_W - 1u;
-            if last && oy + py < COVER_H && ox + px < COVER_W {
+            if !IN_QUADS && last && oy + py < COVER_H && ox + px < COVER_W {
                 let plane = ((image * GROUPS + g) * O + o) * (POOLED_H * POOLED_W);
                 let to = plane + (oy + py) / POOL_H * POOLED_W + (ox + px) / POOL_W;
                 for (var n = 0u; n < SPAN; n++) {
                     finish(o + n, to + n * (POOLED_H * POOLED_W), best[w][n], winner[w][n]);
+                }
+            }
+        }
+        if IN_QUADS && py % POOL_H == POOL_H - 1u && oy + py < COVER_H {
+            let plane = ((image * GROUPS + g) * O + o) * (POOLED_H * POOLED_W);
+            let row = plane + (oy + py) / POOL_H * POOLED_W + ox / POOL_W;
+            for (var w = 0u; w < WINDOWS; w += 4u) {
+                for (var n = 0u; n < SPAN; n++) {
+                    if o + n < O && ox + w * POOL_W < COVER_W {
+                        var values: vec4<f32>;
+                        var winners: vec4<u32>;
+                        for (var i = 0u; i < 4u; i++) {
+                            values[i] = activate(best[w + i][n], ALPHA);
+                            winners[i] = winner[w + i][n];
+                        }
+                        put_quad((row + w + n * (POOLED_H * POOLED_W)) / 4u, values, winners);
+                    }
                 }
             }
         }

@@ -15,6 +15,7 @@ mod backend;
 mod gpu;
 mod guard;
 mod listing;
+mod lowering;
 mod memory;
 mod passes;
 mod recompute;

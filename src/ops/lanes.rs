@@ -20,6 +20,8 @@ pub(super) const SHORT_UNROLLED: usize = 500;
 pub(super) const LOAD_COST: usize = 60;
 pub(super) const LOAD_VEC4_COST: usize = 80;
 pub(super) const CARRY_COST: usize = 3;
+pub(super) const STORE_COST: usize = 45;
+pub(super) const STORE_VEC4_COST: usize = 70;
 
 /// How many output channels a lane computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,9 @@
 //   y = activate(pool(results + bias), ALPHA)
 //
 //   bias      [O], read where HAS_BIAS; otherwise anything
-//   results   by the hook `put`: [IMAGES, O, OH, OW], or the maxima of POOL_H x POOL_W
-//             windows of it that lie edge to edge, and where they were found
+//   results   by the hook `put`, or `put_quad` where IN_QUADS: [IMAGES, O, OH, OW], or the
+//             maxima of POOL_H x POOL_W windows of it that lie edge to edge, and where they
+//             were found
 
 const IMAGES: u32 = 1u;
 const O: u32 = 1u;
@@ -14,6 +15,7 @@ const OH: u32 = 1u;
 const OW: u32 = 1u;
 const POOL_H: u32 = 1u;          // of a pool window; divides SIDE
 const POOL_W: u32 = 1u;
+const IN_QUADS: bool = false;    // OW divides by 4, and there is no pool
 const HAS_BIAS: bool = false;
 const ALPHA: f32 = 0.0;          // the activation's parameter
 const TILES_Y: u32 = 1u;         // of an image
@@ -28,12 +30,17 @@ const POOLED_W: u32 = OW / POOL_W;
 fn activate(v: f32, alpha: f32) -> f32 { return v; }
 fn put(at: u32, value: f32, winner: u32) {
 }
+fn put_quad(at: u32, values: vec4<f32>, winners: vec4<u32>) {
+}
 
-// Row and column are those of the pool window.
+// Where a window's result goes; its row and column are those of the pool window.
+fn place_of(image: u32, o: u32, row: u32, column: u32) -> u32 {
+    return ((image * O + o) * POOLED_H + row) * POOLED_W + column;
+}
+
 fn finish(image: u32, o: u32, row: u32, column: u32, value: f32, winner: u32) {
     if image < IMAGES && row < POOLED_H && column < POOLED_W {
-        let plane = (image * O + o) * (POOLED_H * POOLED_W);
-        put(plane + row * POOLED_W + column, activate(value, ALPHA), winner);
+        put(place_of(image, o, row, column), activate(value, ALPHA), winner);
     }
 }
 
@@ -58,13 +65,27 @@ fn write_outputs(o: u32, quad: u32, results: array<array<vec4<f32>, SIDE>, SIDE>
             let wins = vec4<bool>(first) | (value > best[w]);
             best[w] = select(best[w], value, wins);
             winner[w] = select(winner[w], at, wins);
-            if r % POOL_H == POOL_H - 1u && s % POOL_W == POOL_W - 1u {
+            if !IN_QUADS && r % POOL_H == POOL_H - 1u && s % POOL_W == POOL_W - 1u {
                 let row = (top + vec4<u32>(r)) / POOL_H;
                 let column = (left + vec4<u32>(s)) / POOL_W;
                 finish(image.x, o, row.x, column.x, best[w].x, winner[w].x);
                 finish(image.y, o, row.y, column.y, best[w].y, winner[w].y);
                 finish(image.z, o, row.z, column.z, best[w].z, winner[w].z);
                 finish(image.w, o, row.w, column.w, best[w].w, winner[w].w);
+            }
+        }
+        if IN_QUADS {
+            let row = top + vec4<u32>(r);
+            for (var t = 0u; t < 4u; t++) {
+                if image[t] < IMAGES && row[t] < OH && left[t] < OW {
+                    var values: vec4<f32>;
+                    var winners: vec4<u32>;
+                    for (var s = 0u; s < SIDE; s++) {
+                        values[s] = activate(best[s][t], ALPHA);
+                        winners[s] = winner[s][t];
+                    }
+                    put_quad(place_of(image[t], o, row[t], left[t]) / 4u, values, winners);
+                }
             }
         }
     }

@@ -37,11 +37,56 @@ struct Tiling {
     channels: usize,
 }
 
+/// What a weight gradient is of.
+#[derive(Clone, Copy)]
+struct Task<'a> {
+    op: &'a Conv2dWeightGrad,
+    geometry: &'a Geometry,
+    /// Rows and columns of a pool window, of a single output where there is no pool.
+    pool: [usize; 2],
+    lanes: usize,
+}
+
+impl Task<'_> {
+    /// Lets a kernel read the gradient.
+    fn read_gradient(&self, kernel: Kernel) -> Kernel {
+        let Some(pool) = &self.op.pool else {
+            return kernel.hook("gradient_at", GRADIENT, "plain_gradient_at");
+        };
+        let kernel = kernel
+            .hook("gradient_at", GRADIENT_POOLED, "pooled_gradient_at")
+            .hook("winner_at", GRADIENT_POOLED, "pooled_winner_at");
+        match pool.activation {
+            Some(function) => kernel
+                .hook("slope", FUNCTIONS, function.shader_slope_name())
+                .set("ALPHA", function.alpha()),
+            None => kernel.sparse("saved"),
+        }
+    }
+
+    /// What it reads.
+    fn operands(&self) -> Vec<(&'static str, Arg)> {
+        let mut operands = vec![("dy", Arg::Input(0))];
+        let mut x = 1;
+        if let Some(pool) = &self.op.pool {
+            x = pool.input_count();
+            // Without an activation the slope is 1 whatever `saved` holds.
+            operands.push(("saved", Arg::Input(x - 2)));
+            operands.push(("argmax", Arg::Input(x - 1)));
+        }
+        operands.push(("x", Arg::Input(x)));
+        operands
+    }
+}
+
 impl Tiling {
     /// The cheapest tiling, or `None` where even a single window unrolls too far. Patches
-    /// are whole pool windows of `pool` outputs.
-    fn best(geometry: &Geometry, pool: [usize; 2], lanes: usize) -> Option<Self> {
+    /// are whole pool windows.
+    fn best(task: &Task<'_>) -> Option<Self> {
         const MOST_CHANNELS: usize = 8;
+        // What no window of the pool reaches has no gradient.
+        let geometry = &task.geometry.covered(task.pool);
+        let pool = task.pool;
         let taps: usize = geometry.window.kernel.iter().product();
         let [oh, ow] = geometry.output;
         let tilings = |span: Span| {
@@ -62,22 +107,24 @@ impl Tiling {
         Span::ALL
             .into_iter()
             .flat_map(tilings)
-            .min_by_key(|tiling| tiling.cost(geometry, pool, lanes))
+            .min_by_key(|tiling| tiling.cost(task))
     }
 
-    fn cost(&self, geometry: &Geometry, pool: [usize; 2], lanes: usize) -> usize {
+    /// What an image costs.
+    fn cost(&self, task: &Task<'_>) -> usize {
+        let geometry = &task.geometry.covered(task.pool);
         let window = &geometry.window;
         let taps: usize = window.kernel.iter().product();
         let area =
             [0, 1].map(|axis| (self.patch[axis] - 1) * window.stride[axis] + window.span()[axis]);
         let outputs = self.patch[0] * self.patch[1];
         // Behind a pool each window has a gradient, a slope and a winner.
-        let taken = match pool {
+        let taken = match task.pool {
             [1, 1] => outputs,
             [h, w] => 3 * outputs / (h * w),
         };
         let span = self.span.len();
-        let loads = span * taken + self.channels * (area[0] * area[1]).div_ceil(lanes);
+        let loads = span * taken + self.channels * (area[0] * area[1]).div_ceil(task.lanes);
         let sums = span * taps * self.channels;
         let spilled = sums.saturating_sub(REGISTERS);
         let step = loads * lanes::LOAD_COST + sums * outputs + spilled * SPILL_COST;
@@ -85,7 +132,7 @@ impl Tiling {
             .map(|axis| geometry.output[axis].div_ceil(self.patch[axis]))
             .iter()
             .product();
-        self.blocks(geometry, lanes) * patches * step
+        self.blocks(geometry, task.lanes) * patches * step
     }
 
     /// Blocks of filters and channels in a group.
@@ -100,61 +147,31 @@ pub(super) fn weight_grad(
     geometry: &Geometry,
     op: &Conv2dWeightGrad,
 ) -> Option<Launch> {
-    let lanes = lanes::lanes(profile);
-    let pool = match &op.pool {
-        Some(pool) => pool.tile()?,
-        None => [1, 1],
+    let task = Task {
+        op,
+        geometry,
+        pool: match &op.pool {
+            Some(pool) => pool.tile()?,
+            None => [1, 1],
+        },
+        lanes: lanes::lanes(profile),
     };
-    // What no window of the pool reaches has no gradient.
-    let tiling = Tiling::best(&geometry.covered(pool), pool, lanes)?;
-    let blocks = geometry.groups * tiling.blocks(geometry, lanes);
-    let bytes = geometry.x().bytes() + geometry.y().bytes();
-    let cached = usize::try_from(bytes.div_ceil(PART_BYTES)).ok()?;
-    let most = usize::try_from(SUM_BYTES / geometry.w().bytes()).ok()?;
-    let most = most.clamp(1, geometry.images);
-    let parts = BUSY_WORKGROUPS.div_ceil(blocks).max(cached).min(most);
-    // Parts of as many images each spare the kernel a mask, where not too many more are needed.
-    let parts = (parts..=most.min(2 * parts))
-        .find(|n| geometry.images.is_multiple_of(*n))
-        .unwrap_or(parts);
+    let tiling = Tiling::best(&task)?;
+    let blocks = geometry.groups * tiling.blocks(geometry, task.lanes);
+    let parts = parts(geometry, blocks)?;
     let kernel = tiling.span.specialise(Kernel::new(CORRELATE));
-    let kernel = lanes::specialise(kernel, profile);
-    let mut kernel = geometry
-        .specialise(kernel)
+    let kernel = geometry
+        .specialise(task.read_gradient(lanes::specialise(kernel, profile)))
         .set("PARTS", parts)
         .set("PATCH_H", tiling.patch[0])
         .set("PATCH_W", tiling.patch[1])
         .set("CHANNELS", tiling.channels)
         .set("POOLED", op.pool.is_some())
-        .set("POOL_H", pool[0])
-        .set("POOL_W", pool[1]);
-    let mut operands = vec![("dy", Arg::Input(0))];
-    let x = match &op.pool {
-        Some(pool) => {
-            let x = pool.input_count();
-            // Without an activation the slope is 1 whatever `saved` holds.
-            operands.push(("saved", Arg::Input(x - 2)));
-            operands.push(("argmax", Arg::Input(x - 1)));
-            kernel = kernel
-                .hook("gradient_at", GRADIENT_POOLED, "pooled_gradient_at")
-                .hook("winner_at", GRADIENT_POOLED, "pooled_winner_at");
-            kernel = match pool.activation {
-                Some(function) => kernel
-                    .hook("slope", FUNCTIONS, function.shader_slope_name())
-                    .set("ALPHA", function.alpha()),
-                None => kernel.sparse("saved"),
-            };
-            x
-        }
-        None => {
-            kernel = kernel.hook("gradient_at", GRADIENT, "plain_gradient_at");
-            1
-        }
-    };
-    operands.push(("x", Arg::Input(x)));
+        .set("POOL_H", task.pool[0])
+        .set("POOL_W", task.pool[1]);
     let depth = u32::try_from(parts).ok()?;
     let dispatch = |kernel, results: &[(&'static str, Arg)]| {
-        let mut bindings = operands;
+        let mut bindings = task.operands();
         bindings.extend_from_slice(results);
         let mut dispatch = Dispatch::linear(kernel, bindings, blocks);
         dispatch.workgroups[2] = depth;
@@ -171,4 +188,16 @@ pub(super) fn weight_grad(
     Some(gemm::in_parts(parts, [weights, bias], |[dw, db]| {
         dispatch(kernel, &[("dw", dw), ("db", db)])
     }))
+}
+
+/// Parts of the images, each summed by so many blocks of filters and channels.
+fn parts(geometry: &Geometry, blocks: usize) -> Option<usize> {
+    let bytes = geometry.x().bytes() + geometry.y().bytes();
+    let cached = usize::try_from(bytes.div_ceil(PART_BYTES)).ok()?;
+    let most = usize::try_from(SUM_BYTES / geometry.w().bytes()).ok()?;
+    let most = most.clamp(1, geometry.images);
+    let parts = BUSY_WORKGROUPS.div_ceil(blocks).max(cached).min(most);
+    // Parts of as many images each spare the kernel a mask, where not too many more are needed.
+    let alike = (parts..=most.min(2 * parts)).find(|n| geometry.images.is_multiple_of(*n));
+    Some(alike.unwrap_or(parts))
 }

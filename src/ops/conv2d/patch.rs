@@ -73,6 +73,11 @@ impl Tiling {
         side(0) * side(1)
     }
 
+    /// Whether results are stored four at a time.
+    fn quads(&self, plan: &Plan) -> bool {
+        plan.in_quads(self.patch[1])
+    }
+
     /// Accumulators of a lane.
     fn sums(&self) -> usize {
         self.span.len() * self.patch[0] * self.patch[1]
@@ -89,7 +94,13 @@ impl Tiling {
             self.area(geometry).div_ceil(lanes) * lanes::LOAD_COST + taps * self.span.load_cost();
         let products = taps * self.sums() / plan.gap_area();
         let step = self.channels * (loads + products) + self.sums() * lanes::CARRY_COST;
-        self.patches(geometry) * self.span.blocks(geometry.o, lanes) * step
+        let results = self.sums() / plan.pool_window().iter().product::<usize>();
+        let stores = match self.quads(plan) {
+            true => results / 4 * lanes::STORE_VEC4_COST,
+            false => results * lanes::STORE_COST,
+        };
+        let steps = geometry.c / self.channels;
+        self.patches(geometry) * self.span.blocks(geometry.o, lanes) * (steps * step + stores)
     }
 
     fn patches(&self, geometry: &Geometry) -> usize {
@@ -122,7 +133,7 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
         .set("SPAN", span.len());
     let pack_bindings = vec![("w", Arg::Input(1)), ("packed", Arg::Scratch(0))];
 
-    let mut kernel = span.specialise(plan.finish(Kernel::new(PATCH)));
+    let mut kernel = span.specialise(plan.finish(Kernel::new(PATCH), tiling.quads(plan)));
     if span == Span::Two {
         kernel = kernel.alias("Flags", "vec2<bool>");
     }

@@ -6,9 +6,12 @@ use crate::ops::Window;
 use crate::ops::activation::{FUNCTIONS, Function};
 use crate::shader;
 
-/// Where a kernel puts its results: all of them, or each pool window's winner.
+/// Where a kernel puts its results: all of them, or each pool window's winner; one by one, or
+/// four of a row at once.
 const PUT: ShaderFile = shader!("conv2d/put.wgsl");
+const PUT_QUAD: ShaderFile = shader!("conv2d/put_quad.wgsl");
 const PUT_POOLED: ShaderFile = shader!("conv2d/put_pooled.wgsl");
+const PUT_POOLED_QUAD: ShaderFile = shader!("conv2d/put_pooled_quad.wgsl");
 
 /// A convolution of input 0 with the filters that are input 1, and what becomes of its sums.
 pub(super) struct Plan {
@@ -98,11 +101,22 @@ impl Plan {
         if self.flip { [c, o] } else { [o, c] }
     }
 
-    /// Sets all that a kernel needs to know of what becomes of its sums.
-    pub fn finish(&self, kernel: Kernel) -> Kernel {
-        let kernel = match self.pool {
-            Some(_) => kernel.hook("put", PUT_POOLED, "put_pooled"),
-            None => kernel.hook("put", PUT, "put_value"),
+    /// Whether rows of results divide into aligned quads of windows, for a kernel that
+    /// computes so many columns of outputs at a time.
+    pub fn in_quads(&self, columns: usize) -> bool {
+        let [_, pool] = self.pool_window();
+        let windows = self.geometry.output[1] / pool;
+        windows.is_multiple_of(4) && (columns / pool).is_multiple_of(4)
+    }
+
+    /// Sets all that a kernel needs to know of what becomes of its sums; `quads` are put at
+    /// once, or single results.
+    pub fn finish(&self, kernel: Kernel, quads: bool) -> Kernel {
+        let kernel = match (self.pool, quads) {
+            (Some(_), true) => kernel.hook("put_quad", PUT_POOLED_QUAD, "put_pooled_values"),
+            (Some(_), false) => kernel.hook("put", PUT_POOLED, "put_pooled"),
+            (None, true) => kernel.hook("put_quad", PUT_QUAD, "put_values"),
+            (None, false) => kernel.hook("put", PUT, "put_value"),
         };
         let kernel = match self.bias {
             true => kernel,
@@ -111,6 +125,7 @@ impl Plan {
         let [pool_h, pool_w] = self.pool_window();
         kernel
             .hook("activate", FUNCTIONS, self.activation.shader_name())
+            .set("IN_QUADS", quads)
             .set("POOL_H", pool_h)
             .set("POOL_W", pool_w)
             .set("HAS_BIAS", self.bias)

@@ -277,7 +277,8 @@ fn results(plan: &Plan, shares: Shares, share: Share, sums: Arg) -> Dispatch {
     let [rows, columns] = tiles(&geometry);
     let adapt = |kernel: Kernel| {
         let kernel = read_positions(kernel, extent, 1);
-        plan.finish(kernel.hook("give", OUTPUTS, "write_outputs"))
+        let kernel = kernel.hook("give", OUTPUTS, "write_outputs");
+        plan.finish(kernel, plan.in_quads(TILE))
             .set("IMAGES", shares.images)
             .set("O", geometry.o)
             .set("OH", plan.geometry.output[0])
