@@ -35,7 +35,6 @@
 
 alias Sums = vec4<f32>;          // SPAN of a kind
 alias Places = vec4<u32>;
-alias Flags = vec4<bool>;
 
 const GROUPS_X: u32 = 65535u;    // workgroups a row of the dispatch
 const LANES: u32 = 1u;           // of a subgroup: what `spread` gathers
@@ -182,10 +181,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let value = sums[py][px] + b;
             let at = (oy + py) * OW + ox + px;
             let w = px / POOL_W;
-            let first = py % POOL_H == 0u && px % POOL_W == 0u;
-            let wins = Flags(first) | (value > best[w]);
-            best[w] = select(best[w], value, wins);
-            winner[w] = select(winner[w], Places(at), wins);
+            if py % POOL_H == 0u && px % POOL_W == 0u {
+                best[w] = value;
+                winner[w] = Places(at);
+            } else {
+                let wins = value > best[w];
+                best[w] = select(best[w], value, wins);
+                winner[w] = select(winner[w], Places(at), wins);
+            }
             let last = py % POOL_H == POOL_H - 1u && px % POOL_W == POOL_W - 1u;
             if !IN_QUADS && last && oy + py < COVER_H && ox + px < COVER_W {
                 let plane = ((image * GROUPS + g) * O + o) * (POOLED_H * POOLED_W);

@@ -89,21 +89,9 @@ pub struct Counters {
 }
 
 impl Command {
-    /// Whether something must be copied before the dispatch.
-    pub(crate) fn copies(&self) -> bool {
-        !self.copies.is_empty()
-    }
-
-    /// Encodes those copies.
-    pub(crate) fn encode_copies(&self, encoder: &mut wgpu::CommandEncoder) {
-        for which in 0..self.copies.len() {
-            self.encode_copy(which, encoder);
-        }
-    }
-
-    /// Encodes one of those copies.
-    pub(crate) fn encode_copy(&self, which: usize, encoder: &mut wgpu::CommandEncoder) {
-        self.copies[which].encode(encoder);
+    /// What must be copied before the dispatch.
+    pub(crate) fn copies(&self) -> &[Copy] {
+        &self.copies
     }
 
     /// What it writes, reads as textures and needs copied.

@@ -89,9 +89,9 @@ impl Gpu {
                 };
                 // Copies are part of the dispatch, but of no pass.
                 let mut begin = Some(first);
-                if command.copies() {
+                if !command.copies().is_empty() {
                     drop(encoder.begin_compute_pass(&timed(begin.take(), None)));
-                    command.encode_copies(&mut encoder);
+                    command.copies().iter().for_each(|c| c.encode(&mut encoder));
                 }
                 let mut pass = encoder.begin_compute_pass(&timed(begin, Some(first + 1)));
                 command.encode(&mut pass, 0);
@@ -121,7 +121,7 @@ impl Gpu {
     fn time_submission(&self, command: Option<&Command>) -> Result<f64> {
         let mut encoder = self.device.create_command_encoder(&Default::default());
         if let Some(command) = command {
-            command.encode_copies(&mut encoder);
+            command.copies().iter().for_each(|c| c.encode(&mut encoder));
             let mut pass = encoder.begin_compute_pass(&Default::default());
             command.encode(&mut pass, 0);
         }

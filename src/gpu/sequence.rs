@@ -6,7 +6,7 @@
 //! beginning a new batch only where a copy cannot join the last makes the fewest batches, as
 //! for any intervals that are to be hit by few points.
 
-use super::executor::{Command, Range, STEP_STRIDE};
+use super::executor::{Command, Range, STEP_STRIDE, padded};
 
 /// A list of commands that is encoded again and again.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ struct Batch {
     copies: Vec<(usize, usize)>,
 }
 
-/// A piece of memory `M`.
+/// A piece of memory `M`, of whole vec4.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Piece<M> {
     pub(crate) memory: M,
@@ -33,6 +33,15 @@ pub(crate) struct Piece<M> {
 }
 
 impl<M: PartialEq> Piece<M> {
+    /// So many bytes and what pads them.
+    pub(crate) fn new(memory: M, offset: u64, bytes: u64) -> Self {
+        Self {
+            memory,
+            offset,
+            bytes: padded(bytes),
+        }
+    }
+
     /// Whether a byte lies in both.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         let before = |a: &Self, b: &Self| a.offset + a.bytes <= b.offset;
@@ -42,11 +51,7 @@ impl<M: PartialEq> Piece<M> {
 
 impl From<&Range> for Piece<wgpu::Buffer> {
     fn from(range: &Range) -> Self {
-        Self {
-            memory: range.buffer.clone(),
-            offset: range.offset,
-            bytes: super::executor::padded(range.bytes),
-        }
+        Self::new(range.buffer.clone(), range.offset, range.bytes)
     }
 }
 
@@ -86,7 +91,7 @@ impl Sequence {
                     // Copies go between passes.
                     pass = None;
                     for (owner, which) in &batch.copies {
-                        self.commands[*owner].encode_copy(*which, encoder);
+                        self.commands[*owner].copies()[*which].encode(encoder);
                     }
                 }
                 let pass = pass.get_or_insert_with(|| {
@@ -128,11 +133,7 @@ mod tests {
     use super::*;
 
     fn piece(memory: char, offset: u64) -> Piece<char> {
-        Piece {
-            memory,
-            offset,
-            bytes: 16,
-        }
+        Piece::new(memory, offset, 16)
     }
 
     /// A command that reads `inputs` through the textures of those numbers, all copied

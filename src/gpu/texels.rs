@@ -8,7 +8,7 @@
 //! call that loads texel `i`. The bits are the same.
 
 use super::device::Gpu;
-use super::executor::{Range, padded};
+use super::executor::Range;
 use super::sequence::Piece;
 use crate::error::Result;
 
@@ -397,13 +397,8 @@ impl<M: PartialEq> TexturePlan<M> {
     }
 
     /// The number of the texture that holds a range, and whether it must be copied first.
-    pub fn texture(&mut self, memory: M, offset: u64, bytes: u64, texel: Texel) -> (usize, bool) {
-        let bytes = padded(bytes);
-        let piece = Piece {
-            memory,
-            offset,
-            bytes,
-        };
+    pub(crate) fn texture(&mut self, piece: Piece<M>, texel: Texel) -> (usize, bool) {
+        let bytes = piece.bytes;
         let mut fresh = self.fresh.iter();
         if let Some(held) = fresh.find(|h| h.piece == piece && h.texel == texel) {
             return (held.texture, false);
@@ -434,15 +429,10 @@ impl<M: PartialEq> TexturePlan<M> {
     }
 
     /// Gives up the textures that hold any of a range: it is written, or read no more.
-    pub fn release(&mut self, memory: M, offset: u64, bytes: u64) {
-        let given_up = Piece {
-            memory,
-            offset,
-            bytes: padded(bytes),
-        };
+    pub(crate) fn release(&mut self, given_up: &Piece<M>) {
         let idle = &mut self.idle;
         self.fresh.retain(|held| {
-            let stays = !held.piece.overlaps(&given_up);
+            let stays = !held.piece.overlaps(given_up);
             if !stays {
                 idle.push(held.texture);
             }
@@ -484,14 +474,14 @@ impl Staging {
         range: &Range,
         texel: Texel,
     ) -> Result<(wgpu::Texture, Option<Copy>)> {
-        let (buffer, offset, bytes) = (range.buffer.clone(), range.offset, range.bytes);
-        let (index, stale) = self.plan.texture(buffer, offset, bytes, texel);
+        let from = Piece::from(range);
+        let (index, stale) = self.plan.texture(from.clone(), texel);
         if index == self.textures.len() {
             self.textures.push(create(gpu, self.plan.textures[index])?);
         }
         let to = &self.textures[index];
         let copy = stale.then(|| Copy {
-            from: range.into(),
+            from,
             to: to.clone(),
             texel,
         });
@@ -500,8 +490,7 @@ impl Staging {
 
     /// Gives up the textures that hold any of a range: it is written, or read no more.
     pub(crate) fn release(&mut self, range: &Range) {
-        self.plan
-            .release(range.buffer.clone(), range.offset, range.bytes);
+        self.plan.release(&range.into());
     }
 }
 

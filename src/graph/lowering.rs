@@ -3,12 +3,12 @@
 use super::gpu::GpuBackend;
 use super::memory::Home;
 use super::reference::check_write;
-use super::{Graph, MemoryPlan, Node};
+use super::{Graph, MemoryPlan, Node, Place};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::gpu::executor::{Command, Gate, Range};
 use crate::gpu::kernel::{Arg, Launch};
-use crate::gpu::sequence::Sequence;
+use crate::gpu::sequence::{Piece, Sequence};
 use crate::gpu::texels::{self, Staging, TexturePlan};
 use crate::ops::{LaunchContext, Step, Value};
 use crate::tensor::TensorType;
@@ -73,6 +73,7 @@ impl Planned {
         if !gpu.profile.texels {
             return Ok(0);
         }
+        let piece = |place: &Place| Piece::new(place.home.clone(), place.offset, place.bytes);
         let read_until = self.memory.read_until(graph);
         let mut textures = TexturePlan::default();
         for (index, (node, launch)) in graph.nodes().iter().zip(&self.launches).enumerate() {
@@ -95,11 +96,11 @@ impl Planned {
                     .collect();
                 for (used, place) in &places {
                     if let Some(texel) = used.texel {
-                        textures.texture(place.home.clone(), place.offset, place.bytes, texel);
+                        textures.texture(piece(place), texel);
                     }
                 }
                 for (_, place) in places.iter().filter(|(used, _)| used.writable) {
-                    textures.release(place.home.clone(), place.offset, place.bytes);
+                    textures.release(&piece(place));
                 }
             }
             let read = read_until[index]
@@ -107,7 +108,7 @@ impl Planned {
                 .map(|v| self.memory.place(graph, *v));
             let scratch = (0..launch.scratch.len()).map(|i| place(Arg::Scratch(i)));
             for place in read.chain(scratch) {
-                textures.release(place.home.clone(), place.offset, place.bytes);
+                textures.release(&piece(&place));
             }
         }
         Ok(textures.bytes())

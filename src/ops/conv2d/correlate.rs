@@ -1,5 +1,6 @@
 //! The weight gradient on software adapters: `shaders/conv2d/correlate.wgsl`.
 
+use super::tile::Patch;
 use super::{Conv2dWeightGrad, Geometry};
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
 use crate::gpu::profile::Profile;
@@ -33,7 +34,7 @@ const SUM_BYTES: u64 = 32 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Tiling {
     span: Span,
-    patch: [usize; 2],
+    patch: Patch,
     channels: usize,
 }
 
@@ -86,21 +87,15 @@ impl Tiling {
         const MOST_CHANNELS: usize = 8;
         // What no window of the pool reaches has no gradient.
         let geometry = &task.geometry.covered(task.pool);
-        let pool = task.pool;
         let taps: usize = geometry.window.kernel.iter().product();
-        let [oh, ow] = geometry.output;
         let tilings = |span: Span| {
             let most = lanes::SHORT_UNROLLED / (span.len() * taps);
             (1..=geometry.c.min(MOST_CHANNELS).min(most)).flat_map(move |channels| {
-                let outputs = most / channels;
-                let heights = (pool[0]..=oh.min(outputs)).step_by(pool[0]);
-                heights.flat_map(move |h| {
-                    let widths = (pool[1]..=ow.min(outputs / h)).step_by(pool[1]);
-                    widths.map(move |w| Self {
-                        span,
-                        patch: [h, w],
-                        channels,
-                    })
+                let patches = Patch::all(task.pool, geometry.output, most / channels);
+                patches.map(move |patch| Self {
+                    span,
+                    patch,
+                    channels,
                 })
             })
         };
@@ -113,26 +108,20 @@ impl Tiling {
     /// What an image costs.
     fn cost(&self, task: &Task<'_>) -> usize {
         let geometry = &task.geometry.covered(task.pool);
-        let window = &geometry.window;
-        let taps: usize = window.kernel.iter().product();
-        let area =
-            [0, 1].map(|axis| (self.patch[axis] - 1) * window.stride[axis] + window.span()[axis]);
-        let outputs = self.patch[0] * self.patch[1];
+        let taps: usize = geometry.window.kernel.iter().product();
+        let outputs = self.patch.outputs();
         // Behind a pool each window has a gradient, a slope and a winner.
         let taken = match task.pool {
             [1, 1] => outputs,
             [h, w] => 3 * outputs / (h * w),
         };
         let span = self.span.len();
-        let loads = span * taken + self.channels * (area[0] * area[1]).div_ceil(task.lanes);
+        let area = self.patch.area(&geometry.window);
+        let loads = span * taken + self.channels * area.div_ceil(task.lanes);
         let sums = span * taps * self.channels;
         let spilled = sums.saturating_sub(REGISTERS);
         let step = loads * lanes::LOAD_COST + sums * outputs + spilled * SPILL_COST;
-        let patches: usize = [0, 1]
-            .map(|axis| geometry.output[axis].div_ceil(self.patch[axis]))
-            .iter()
-            .product();
-        self.blocks(geometry, task.lanes) * patches * step
+        self.blocks(geometry, task.lanes) * self.patch.count(geometry.output) * step
     }
 
     /// Blocks of filters and channels in a group.
@@ -163,8 +152,8 @@ pub(super) fn weight_grad(
     let kernel = geometry
         .specialise(task.read_gradient(lanes::specialise(kernel, profile)))
         .set("PARTS", parts)
-        .set("PATCH_H", tiling.patch[0])
-        .set("PATCH_W", tiling.patch[1])
+        .set("PATCH_H", tiling.patch.0[0])
+        .set("PATCH_W", tiling.patch.0[1])
         .set("CHANNELS", tiling.channels)
         .set("POOLED", op.pool.is_some())
         .set("POOL_H", task.pool[0])

@@ -5,6 +5,7 @@ mod gradient;
 mod launch;
 mod patch;
 mod plan;
+mod tile;
 mod winograd;
 
 pub use gradient::{Conv2dInputGrad, Conv2dWeightGrad};

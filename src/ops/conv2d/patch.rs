@@ -2,6 +2,7 @@
 
 use super::Geometry;
 use super::plan::Plan;
+use super::tile::Patch;
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
 use crate::gpu::profile::Profile;
 use crate::ops::lanes::{self, Span};
@@ -26,7 +27,7 @@ const SHORT_BELOW: u64 = 1 << 25;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Tiling {
     span: Span,
-    patch: [usize; 2],
+    patch: Patch,
     channels: usize,
 }
 
@@ -43,18 +44,12 @@ impl Tiling {
             ..SHORT_BELOW => lanes::SHORT_UNROLLED,
             _ => lanes::MOST_UNROLLED,
         };
-        let [oh, ow] = geometry.output;
         let tilings = |span: Span| {
             let most = unrolled * plan.gap_area() / (span.len() * taps * channels);
-            let heights = (unit[0]..=oh.next_multiple_of(unit[0]).min(most)).step_by(unit[0]);
-            heights.flat_map(move |h| {
-                let widths =
-                    (unit[1]..=ow.next_multiple_of(unit[1]).min(most / h)).step_by(unit[1]);
-                widths.map(move |w| Self {
-                    span,
-                    patch: [h, w],
-                    channels,
-                })
+            Patch::all(unit, geometry.output, most).map(move |patch| Self {
+                span,
+                patch,
+                channels,
             })
         };
         Span::ALL
@@ -66,32 +61,26 @@ impl Tiling {
             })
     }
 
-    /// Inputs that a patch takes of a channel.
-    fn area(&self, geometry: &Geometry) -> usize {
-        let window = &geometry.window;
-        let side = |axis: usize| (self.patch[axis] - 1) * window.stride[axis] + window.span()[axis];
-        side(0) * side(1)
-    }
-
     /// Whether results are stored four at a time.
     fn quads(&self, plan: &Plan) -> bool {
-        plan.in_quads(self.patch[1])
+        plan.in_quads(self.patch.0[1])
     }
 
     /// Accumulators of a lane.
     fn sums(&self) -> usize {
-        self.span.len() * self.patch[0] * self.patch[1]
+        self.span.len() * self.patch.outputs()
     }
 
     /// Bytes of what a step works on: the accumulators, and what was spread of the inputs.
     fn bytes(&self, geometry: &Geometry, lanes: usize) -> usize {
-        (self.sums() + self.channels * self.area(geometry)) * lanes * size_of::<f32>()
+        let inputs = self.channels * self.patch.area(&geometry.window);
+        (self.sums() + inputs) * lanes * size_of::<f32>()
     }
 
     fn cost(&self, plan: &Plan, geometry: &Geometry, lanes: usize) -> usize {
         let taps: usize = geometry.window.kernel.iter().product();
-        let loads =
-            self.area(geometry).div_ceil(lanes) * lanes::LOAD_COST + taps * self.span.load_cost();
+        let area = self.patch.area(&geometry.window);
+        let loads = area.div_ceil(lanes) * lanes::LOAD_COST + taps * self.span.load_cost();
         let products = taps * self.sums() / plan.gap_area();
         let step = self.channels * (loads + products) + self.sums() * lanes::CARRY_COST;
         let results = self.sums() / plan.pool_window().iter().product::<usize>();
@@ -100,12 +89,8 @@ impl Tiling {
             false => results * lanes::STORE_COST,
         };
         let steps = geometry.c / self.channels;
-        self.patches(geometry) * self.span.blocks(geometry.o, lanes) * (steps * step + stores)
-    }
-
-    fn patches(&self, geometry: &Geometry) -> usize {
-        let count = |axis: usize| geometry.output[axis].div_ceil(self.patch[axis]);
-        count(0) * count(1)
+        let patches = self.patch.count(geometry.output) * self.span.blocks(geometry.o, lanes);
+        patches * (steps * step + stores)
     }
 }
 
@@ -133,10 +118,7 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
         .set("SPAN", span.len());
     let pack_bindings = vec![("w", Arg::Input(1)), ("packed", Arg::Scratch(0))];
 
-    let mut kernel = span.specialise(plan.finish(Kernel::new(PATCH), tiling.quads(plan)));
-    if span == Span::Two {
-        kernel = kernel.alias("Flags", "vec2<bool>");
-    }
+    let kernel = span.specialise(plan.finish(Kernel::new(PATCH), tiling.quads(plan)));
     let kernel = plan
         .geometry
         .specialise(lanes::specialise(kernel, profile))
@@ -146,12 +128,12 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
         .set("GAP_X", plan.gap[1])
         .set("PHASE_Y", phase[0])
         .set("PHASE_X", phase[1])
-        .set("PATCH_H", tiling.patch[0])
-        .set("PATCH_W", tiling.patch[1])
+        .set("PATCH_H", tiling.patch.0[0])
+        .set("PATCH_W", tiling.patch.0[1])
         .set("CHANNELS", tiling.channels);
     let mut bindings = vec![("x", Arg::Input(0)), ("packed", Arg::Scratch(0))];
     bindings.extend(plan.results());
-    let places = geometry.images * tiling.patches(geometry);
+    let places = geometry.images * tiling.patch.count(geometry.output);
     let mut patch = Dispatch::linear(kernel, bindings, places);
     patch.workgroups[2] = u32::try_from(geometry.groups * span.blocks(geometry.o, lanes)).ok()?;
     Some(Launch {

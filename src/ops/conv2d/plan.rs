@@ -6,12 +6,9 @@ use crate::ops::Window;
 use crate::ops::activation::{FUNCTIONS, Function};
 use crate::shader;
 
-/// Where a kernel puts its results: all of them, or each pool window's winner; one by one, or
-/// four of a row at once.
+/// Where a kernel puts its results: all of them, or each pool window's winner.
 const PUT: ShaderFile = shader!("conv2d/put.wgsl");
-const PUT_QUAD: ShaderFile = shader!("conv2d/put_quad.wgsl");
 const PUT_POOLED: ShaderFile = shader!("conv2d/put_pooled.wgsl");
-const PUT_POOLED_QUAD: ShaderFile = shader!("conv2d/put_pooled_quad.wgsl");
 
 /// A convolution of input 0 with the filters that are input 1, and what becomes of its sums.
 pub(super) struct Plan {
@@ -112,11 +109,16 @@ impl Plan {
     /// Sets all that a kernel needs to know of what becomes of its sums; `quads` are put at
     /// once, or single results.
     pub fn finish(&self, kernel: Kernel, quads: bool) -> Kernel {
-        let kernel = match (self.pool, quads) {
-            (Some(_), true) => kernel.hook("put_quad", PUT_POOLED_QUAD, "put_pooled_values"),
-            (Some(_), false) => kernel.hook("put", PUT_POOLED, "put_pooled"),
-            (None, true) => kernel.hook("put_quad", PUT_QUAD, "put_values"),
-            (None, false) => kernel.hook("put", PUT, "put_value"),
+        let (library, target) = match self.pool {
+            Some(_) => (PUT_POOLED, "put_pooled"),
+            None => (PUT, "put_value"),
+        };
+        let kernel = match quads {
+            true => kernel
+                .hook("put_quad", library, target)
+                .alias("Values", "vec4<f32>")
+                .alias("Winners", "vec4<u32>"),
+            false => kernel.hook("put", library, target),
         };
         let kernel = match self.bias {
             true => kernel,

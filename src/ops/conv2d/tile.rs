@@ -1,0 +1,36 @@
+//! The patches of outputs that kernels on software adapters work on at a time.
+
+use crate::ops::Window;
+
+/// Rows and columns of a patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Patch(pub [usize; 2]);
+
+impl Patch {
+    /// All patches of whole units that are no larger than what covers the output, and of at
+    /// most so many outputs.
+    pub fn all(unit: [usize; 2], output: [usize; 2], most: usize) -> impl Iterator<Item = Self> {
+        let sides = move |axis: usize, most: usize| {
+            let covering = output[axis].next_multiple_of(unit[axis]);
+            (unit[axis]..=covering.min(most)).step_by(unit[axis])
+        };
+        sides(0, most).flat_map(move |h| sides(1, most / h).map(move |w| Self([h, w])))
+    }
+
+    /// Outputs of a patch.
+    pub fn outputs(self) -> usize {
+        self.0[0] * self.0[1]
+    }
+
+    /// Inputs that it takes of a channel.
+    pub fn area(self, window: &Window) -> usize {
+        let side = |axis: usize| (self.0[axis] - 1) * window.stride[axis] + window.span()[axis];
+        side(0) * side(1)
+    }
+
+    /// How many cover the output.
+    pub fn count(self, output: [usize; 2]) -> usize {
+        let along = |axis: usize| output[axis].div_ceil(self.0[axis]);
+        along(0) * along(1)
+    }
+}
