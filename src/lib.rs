@@ -34,7 +34,7 @@
 //!
 //! let gpu = Gpu::open(OpenOptions::default())?;
 //! let config = Config { batch_size: 16, ..Config::new(&model)? };
-//! let start = model.initial_weights(config.seed);
+//! let start = initial_weights(&model, &data, &config)?;
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let folder = folder.path();
 //! let mut run = RunFolder::create(Some(folder), &model, &config, &data.classes)?;

@@ -470,3 +470,30 @@ fn muon_moves_hidden_matrices_and_adamw_the_rest() {
     let longer = run("muon", 12);
     assert!(longer.losses().last().unwrap() < &longer.losses()[0]);
 }
+
+#[test]
+fn normalized_muon_holds_matrices_at_one_norm() {
+    let data = random_data([1, 12, 12], 8, 0);
+    let model = small_model();
+    let norm = |weights: &Weights, name: &str| {
+        let squares = weights[name].data().iter().map(|w| f64::from(w * w));
+        squares.sum::<f64>().sqrt()
+    };
+    let config = Config {
+        learning_rate: 0.01,
+        epochs: 4,
+        ..config().with_optimizer("muon-normalized").unwrap()
+    };
+    let run = Run::new(&model, &data, &config, own_gpu());
+    for (name, rows, columns) in [("conv1.weight", 4.0, 9.0), ("fc1.weight", 16.0, 100.0)] {
+        // A step from there is 0.2 sqrt(columns) times the rate long for each of the rows, half
+        // as much more where singular values are above 1.
+        let [rows, columns]: [f64; 2] = [rows, columns];
+        let step = 1.5 * 0.01 * 0.2 * (rows * columns).sqrt();
+        let initial = norm(&model.initial_weights(config.seed), name);
+        assert!((initial - rows.sqrt()).abs() > step, "{name}: {initial}");
+        let found = norm(&run.weights, name);
+        assert!((found - rows.sqrt()).abs() < step, "{name}: {found}");
+    }
+    assert!(run.losses().last().unwrap() < &run.losses()[0]);
+}

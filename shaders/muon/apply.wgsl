@@ -1,8 +1,9 @@
 // Muon, last stage: p = p - lr (WEIGHT_DECAY p + SIZE x), with lr the step's learning rate
-// times RATE.
+// times RATE. Where it is NORMALIZED, p is first brought to the norm NORM.
 //
-//   p   LEN f32 seen as vec4, updated; what pads the last vec4 stays
-//   x   as long
+//   p        LEN f32 seen as vec4, updated; what pads the last vec4 stays
+//   x        as long
+//   square   one f32, the sum of p^2; not read otherwise
 //
 // One invocation a vec4. Floor: 12 bytes an element.
 
@@ -12,6 +13,9 @@ const LEN: u32 = 1u;             // elements
 const RATE: f32 = 1.0;
 const WEIGHT_DECAY: f32 = 0.0;
 const SIZE: f32 = 1.0;
+const NORMALIZED: bool = false;
+const NORM: f32 = 1.0;
+const EPSILON: f32 = 1e-7;       // keeps p = 0 from division by zero
 
 struct Step {
     number: u32,
@@ -26,7 +30,8 @@ struct Step {
 
 @group(0) @binding(0) var<storage, read_write> p: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
-@group(0) @binding(2) var<uniform> step: Step;
+@group(0) @binding(2) var<storage, read> square: array<f32>;
+@group(0) @binding(3) var<uniform> step: Step;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -35,6 +40,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let old = p[i];
-    let moved = old - step.learning_rate * RATE * (WEIGHT_DECAY * old + SIZE * x[i]);
+    var start = old;
+    if NORMALIZED {
+        start *= NORM / (sqrt(square[0]) + EPSILON);
+    }
+    let moved = start - step.learning_rate * RATE * (WEIGHT_DECAY * start + SIZE * x[i]);
     p[i] = select(old, moved, 4u * i + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(LEN));
 }

@@ -37,6 +37,10 @@ pub struct Args {
     /// Take the weights of the epoch whose validation was the best, not the last ones
     #[arg(long)]
     best: bool,
+    /// Average the logits of each image and of its mirror image, left to right (test-time
+    /// augmentation): twice the work, for models trained with flips
+    #[arg(long)]
+    flip: bool,
     /// auto, cpu (the reference path, slow) or part of an adapter's name
     #[arg(long, value_name = "auto|cpu|NAME", default_value = "auto")]
     device: String,
@@ -92,14 +96,15 @@ pub fn run(args: &Args) -> Result<()> {
         None => Batches::up_to(BATCH.min(split.len())),
     };
     let batches = batches.within(args.memory_budget);
-    let mut predictor = shared::predictor(&model, &weights, int8.as_ref(), batches, &args.device)?;
+    let predictor = shared::predictor(&model, &weights, int8.as_ref(), batches, &args.device)?;
+    let mut predictor = predictor.mirrored(args.flip);
     eprintln!("device: {}", predictor.device());
     let bar = output::bar("evaluating");
     bar.set_length(split.len() as u64);
     let evaluation = predictor.evaluate(split, &|done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
     if args.json {
-        print_json(&evaluation, &classes, &predictor);
+        print_json(&evaluation, &classes, &predictor, args.flip);
     } else {
         print_table(&evaluation, &classes);
     }
@@ -166,7 +171,7 @@ fn percent(fraction: f64) -> String {
     }
 }
 
-fn print_json(evaluation: &Evaluation, classes: &[String], predictor: &Predictor) {
+fn print_json(evaluation: &Evaluation, classes: &[String], predictor: &Predictor, flip: bool) {
     let rows: Vec<_> = classes
         .iter()
         .enumerate()
@@ -177,7 +182,7 @@ fn print_json(evaluation: &Evaluation, classes: &[String], predictor: &Predictor
         })
         .collect();
     output::json(&json!({"event": "eval", "device": predictor.device(),
-        "batch_size": predictor.batch(), "images": evaluation.samples(),
+        "batch_size": predictor.batch(), "flip": flip, "images": evaluation.samples(),
         "loss": evaluation.loss(), "accuracy": evaluation.accuracy(),
         "top5_accuracy": evaluation.top_k(TOP), "roc_auc": evaluation.roc_auc(), "classes": rows,
         "confusion": evaluation.confusion}));

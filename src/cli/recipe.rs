@@ -13,14 +13,14 @@ pub struct Recipe {
     /// Images a step [default: the model's, 32]
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
-    /// sgd, momentum, nesterov, adam, adamw, rmsprop, adagrad, lion or muon [default: the model's,
-    /// adam]
+    /// sgd, momentum, nesterov, adam, adamw, rmsprop, adagrad, lion, muon or muon-normalized
+    /// [default: the model's, adam]
     #[arg(long, value_name = "NAME")]
     optimizer: Option<String>,
     /// Learning rate [default: the model's, or the optimizer's as in Keras]
     #[arg(long, value_name = "F")]
     learning_rate: Option<f64>,
-    /// Weight decay: decoupled with adamw, lion and muon, L2 with the others [default: the
+    /// Weight decay: decoupled with adamw, lion and the muons, L2 with the others [default: the
     /// model's, or adamw and muon 0.004, others 0]
     #[arg(long, value_name = "F")]
     weight_decay: Option<f64>,

@@ -40,7 +40,8 @@ impl Transfer {
         Ok((model, head))
     }
 
-    /// The weights to start from; `own` are those that the model's file has, with its name.
+    /// The weights to start from, and the names of those that come from a file; `own` are those
+    /// that the model's file has, with its name.
     pub fn weights(
         &self,
         model: &Model,
@@ -48,14 +49,14 @@ impl Transfer {
         head: Option<&str>,
         seed: u32,
         json: bool,
-    ) -> Result<Weights> {
+    ) -> Result<(Weights, Vec<String>)> {
         let (source, mut tensors) = match (&self.init, own) {
             (Some(path), _) => (
                 path.to_string_lossy().into_owned(),
                 safetensors::load(path)?,
             ),
             (None, Some(own)) => own,
-            (None, None) => return Ok(model.initial_weights(seed)),
+            (None, None) => return Ok((model.initial_weights(seed), Vec::new())),
         };
         if let Some(head) = head {
             // A head that happens to have the same shape starts anew all the same.
@@ -66,7 +67,7 @@ impl Transfer {
             adopted.check_whole(model, &source, head)?;
         }
         tell(&adopted, &source, json);
-        Ok(adopted.weights)
+        Ok((adopted.weights, adopted.matched))
     }
 }
 

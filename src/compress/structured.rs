@@ -163,7 +163,7 @@ fn shrink(
         let mut layer = named.layer.clone();
         match &mut layer {
             Layer::Conv2d(conv) => {
-                conv.filters = outputs;
+                conv.set_filters(outputs);
                 if is_depthwise(conv.groups, inputs.len()) {
                     conv.groups = kept(inputs).len();
                 }

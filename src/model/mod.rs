@@ -31,7 +31,7 @@ mod values;
 mod widened;
 
 pub use builder::{ModelBuilder, Node};
-pub use initial::Init;
+pub use initial::{Init, KernelInit};
 pub use layer::{Layer, Lowering, Mode};
 pub use layers::{
     Activation, Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Dense, DepthwiseConv2d, DropPath,
@@ -300,7 +300,8 @@ impl Model {
         trainable.map(|p| p.shape.len()).sum()
     }
 
-    /// Fresh weights: each parameter from its own stream of the seed.
+    /// Fresh weights: each parameter from its own stream of the seed. What starts from the
+    /// training images needs [`train::initial_weights`](crate::train::initial_weights).
     pub fn initial_weights(&self, seed: u32) -> Tensors {
         let parameters = self.parameters.iter().enumerate();
         let fresh =
@@ -428,6 +429,17 @@ impl Model {
                     "layer {} reads {unknown:?}, which is not defined before it; there are {}",
                     named.name,
                     known.join(", ")
+                ));
+            }
+            if let Layer::Conv2d(convolution) = &named.layer
+                && convolution.init == KernelInit::Whiten
+                && named.inputs != [INPUT]
+            {
+                return fail(format!(
+                    "layer {}: init whiten is for a convolution of the images themselves; it \
+                     reads {}",
+                    named.name,
+                    named.inputs.join(", ")
                 ));
             }
             known.push(&named.name);

@@ -76,7 +76,7 @@ impl Model {
         for named in builder.layers.iter_mut().filter(|l| l.name == head) {
             match &mut named.layer {
                 Layer::Dense(dense) => dense.units = classes,
-                Layer::Conv2d(convolution) => convolution.filters = classes,
+                Layer::Conv2d(convolution) => convolution.set_filters(classes),
                 other => {
                     return Err(fail(format!(
                         "the last layer with parameters, {head}, is {}; expected dense or conv2d",

@@ -23,7 +23,7 @@ impl Model {
         let logits = layers.len().saturating_sub(1);
         for named in &mut layers[..logits] {
             match &mut named.layer {
-                Layer::Conv2d(conv) => conv.filters = scaled(conv.filters, conv.groups),
+                Layer::Conv2d(conv) => conv.set_filters(scaled(conv.filters, conv.groups)),
                 Layer::Dense(dense) => dense.units = scaled(dense.units, 1),
                 _ => {}
             }

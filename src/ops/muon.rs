@@ -38,6 +38,7 @@ pub const ENTRIES: &[Entry] = &[Entry {
 /// orthogonal. Last, with `lr` the step's learning rate times `rate`,
 /// `p -= lr (decay p + 0.2 √max(R, C) x)`: the size that lets learning rate and decay be
 /// AdamW's (Liu et al. 2025, <https://arxiv.org/abs/2502.16982>). This is Keras's `Muon`.
+/// Where the rule is [normalized](MuonRule::normalized), `p` first becomes `√R p / ‖p‖`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Muon {
     /// The rule's settings.
@@ -59,15 +60,21 @@ pub struct MuonRule {
     pub nesterov: bool,
     /// Newton-Schulz steps.
     pub steps: usize,
+    /// Brings each matrix to the norm `√R` before it moves, on average 1 for each of its rows
+    /// (Jordan 2024, airbench). It is for weights whose size does not matter, since batch
+    /// normalisation follows: steps then turn them by the same angle all along, where they
+    /// would turn less and less as the weights grow.
+    pub normalized: bool,
 }
 
 impl Default for MuonRule {
-    /// Momentum 0.95 with Nesterov, five steps.
+    /// Momentum 0.95 with Nesterov, five steps, of matrices of any norm.
     fn default() -> Self {
         Self {
             momentum: 0.95,
             nesterov: true,
             steps: 5,
+            normalized: false,
         }
     }
 }
@@ -80,6 +87,11 @@ fn extents(ty: &TensorType) -> ([usize; 2], bool) {
 
 fn size([rows, columns]: [usize; 2]) -> f64 {
     0.2 * (rows.max(columns) as f64).sqrt()
+}
+
+/// The norm that [`MuonRule::normalized`] gives a matrix.
+fn target_norm([rows, _]: [usize; 2]) -> f64 {
+    (rows as f64).sqrt()
 }
 
 impl Op for Muon {
@@ -121,7 +133,15 @@ impl Op for Muon {
             x = newton_schulz(&x, shape);
         }
         let rate = io.step.learning_rate * self.rate;
-        for (p, x) in parameters[0].f_mut().iter_mut().zip(x) {
+        let parameters = parameters[0].f_mut();
+        let norm = parameters.iter().map(|p| p * p).sum::<f64>().sqrt() + EPSILON;
+        let factor = if self.rule.normalized {
+            target_norm(shape) / norm
+        } else {
+            1.0
+        };
+        for (p, x) in parameters.iter_mut().zip(x) {
+            *p *= factor;
             *p -= rate * (self.weight_decay * *p + size(shape) * x);
         }
     }
@@ -134,7 +154,8 @@ impl Op for Muon {
         let mut launch = Launch::default();
         let [mut x, mut y] = [0; 2].map(|_| launch.reserve(16 * vec4s as u64));
         let [a, b] = [0; 2].map(|_| launch.reserve(16 * (least * least).div_ceil(4) as u64));
-        launch = self.begin(launch, len, x);
+        let of_parameters = launch.reserve(4);
+        launch = self.begin(launch, len, x, of_parameters);
         let square = TensorType::f32([least, least]);
         for _ in 0..self.rule.steps {
             // a = x xᵀ, or xᵀ x of a tall matrix; b = a a.
@@ -180,8 +201,16 @@ impl Op for Muon {
             .set("LEN", len)
             .set("RATE", self.rate)
             .set("WEIGHT_DECAY", self.weight_decay)
-            .set("SIZE", size([rows, columns]));
-        let bindings = vec![("p", Arg::Input(0)), ("x", x), ("step", Arg::Step)];
+            .set("SIZE", size([rows, columns]))
+            .set("NORMALIZED", self.rule.normalized)
+            .set("NORM", target_norm([rows, columns]))
+            .set("EPSILON", EPSILON);
+        let bindings = vec![
+            ("p", Arg::Input(0)),
+            ("x", x),
+            ("square", of_parameters),
+            ("step", Arg::Step),
+        ];
         launch.dispatches.push(Dispatch::linear(
             kernel,
             bindings,
@@ -199,13 +228,14 @@ impl Op for Muon {
 }
 
 impl Muon {
-    /// The momentum and, in `x`, the normalised direction.
-    fn begin(&self, mut launch: Launch, len: usize, x: Arg) -> Launch {
+    /// The momentum and, in `x`, the normalised direction; in `square` the squared norm of
+    /// parameters that are to be normalised.
+    fn begin(&self, mut launch: Launch, len: usize, x: Arg, square: Arg) -> Launch {
         const MOST_GROUPS: usize = 256;
         let vec4s = len.div_ceil(4);
         let slice = vec4s.div_ceil(MOST_GROUPS).max(2 * WORKGROUP);
         let groups = vec4s.div_ceil(slice);
-        let partials = launch.reserve(4 * groups as u64);
+        let [partials, squares] = [0; 2].map(|_| launch.reserve(4 * groups as u64));
         let total = launch.reserve(4);
         let kernel = Kernel::new(MOMENTUM)
             .set("WORKGROUP", WORKGROUP)
@@ -213,12 +243,15 @@ impl Muon {
             .set("SLICE", slice)
             .set("MU", self.rule.momentum)
             .set("NESTEROV", self.rule.nesterov)
-            .set("SCALE", self.scale);
+            .set("SCALE", self.scale)
+            .set("NORMALIZED", self.rule.normalized);
         let bindings = vec![
+            ("p", Arg::Input(0)),
             ("gradient", Arg::Input(1)),
             ("momentum", Arg::Input(2)),
             ("x", x),
             ("partials", partials),
+            ("squares", squares),
         ];
         let momentum = Dispatch::grid(kernel, bindings, [groups, 1, 1]);
         let kernel = Kernel::new(NORMALIZE)
@@ -229,6 +262,10 @@ impl Muon {
         let normalize = Dispatch::linear(kernel, bindings, vec4s.div_ceil(WORKGROUP));
         let sum = sum_partials(partials, total, groups);
         launch.dispatches.extend([momentum, sum, normalize]);
+        if self.rule.normalized {
+            let sum = sum_partials(squares, square, groups);
+            launch.dispatches.push(sum);
+        }
         launch
     }
 }
@@ -267,6 +304,7 @@ fn sample(draw: &mut Draw) -> Sample {
         momentum: draw.pick(&[0.6, 0.95]),
         nesterov: draw.coin(),
         steps: draw.pick(&[1, 5]),
+        normalized: draw.coin(),
     };
     let op = Muon {
         rule,

@@ -28,6 +28,7 @@ mod setup;
 mod stream;
 mod training;
 mod weights;
+mod whiten;
 
 pub use callbacks::Callbacks;
 pub use checkpoint::{Checkpoint, FORMAT as CHECKPOINT_FORMAT, Position};
@@ -50,6 +51,7 @@ pub use session::Session;
 pub use setup::{Setup, validation_images};
 pub use weights::Weights;
 pub(crate) use weights::{PARAMETERS, STATISTICS, arenas, upload_weights, weight_values};
+pub use whiten::{initial_weights, whitened};
 
 use crate::data::Dataset;
 use crate::error::Result;
@@ -150,7 +152,7 @@ pub struct Summary {
 
 /// Trains a model and leaves it in a run folder.
 ///
-/// `weights` are the ones to start from. Every epoch's end rewrites the folder's weights
+/// `weights` are the ones to start from, such as [`initial_weights`]. Every epoch's end rewrites the folder's weights
 /// and history, each whole or not at all, and `best.safetensors` where the validation was the
 /// best so far. Where the callbacks stop the training, so does
 /// the end of the epoch that was under way, with the images it got to. Checkpoints are

@@ -338,7 +338,7 @@ fn begin(args: &Args) -> Result<ExitCode> {
                 .into(),
         ));
     }
-    let weights = args.transfer.weights(
+    let (weights, taken) = args.transfer.weights(
         &model,
         own.map(|own| (args.model.clone(), own)),
         head.as_deref(),
@@ -349,6 +349,7 @@ fn begin(args: &Args) -> Result<ExitCode> {
     eprintln!("device: {}", backend.describe());
     let data = shared::load_data(&config.data, model.input(), args.host_budget)?;
     let model = train::normalized(model, &data, &config)?;
+    let weights = train::whitened(&model, weights, &taken, &data, &config)?;
     if let Some(path) = &args.preview {
         let seen = train::preview(&model, &data, &config, &mut *backend)?;
         return show_preview(&seen, path);

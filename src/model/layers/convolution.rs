@@ -2,9 +2,9 @@
 
 use super::{setters, single, yes};
 use crate::error::Result;
-use crate::model::Init;
 use crate::model::layer::{Lower, Lowering};
 use crate::model::values::{self, Pad, Pair};
+use crate::model::{Init, KernelInit};
 use crate::ops::activation::Function;
 use crate::ops::bias::BiasAdd;
 use crate::ops::{Value, conv2d, matmul};
@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 /// 2-D convolution: [N, C, H, W] to [N, filters, oH, oW].
 ///
-/// Parameters: `weight` `[filters, C / groups, kH, kW]`, Glorot uniform; `bias` `[filters]`, zeros.
+/// Parameters: `weight` `[filters, C / groups, kH, kW]`, as [`init`](Self::init) says; `bias`
+/// `[filters]`, zeros.
 ///
 /// ```
 /// use gpucnn::model::{Conv2d, Pad};
@@ -46,6 +47,9 @@ pub struct Conv2d {
     /// Applied to the result; none.
     #[serde(default, with = "values::function")]
     pub activation: Function,
+    /// How the weights start: `glorot_uniform` (the default), `dirac` or `whiten`.
+    #[serde(default)]
+    pub init: KernelInit,
 }
 
 fn one() -> usize {
@@ -65,6 +69,7 @@ impl Conv2d {
             groups: 1,
             bias: true,
             activation: Function::Identity,
+            init: KernelInit::GlorotUniform,
         }
     }
 
@@ -75,6 +80,40 @@ impl Conv2d {
         groups: usize;
         bias: bool;
         activation: Function;
+        init: KernelInit;
+    }
+
+    /// Changes the number of filters. Whitening goes with one number only and is given up.
+    pub(crate) fn set_filters(&mut self, filters: usize) {
+        if filters != self.filters && self.init == KernelInit::Whiten {
+            self.init = KernelInit::GlorotUniform;
+        }
+        self.filters = filters;
+    }
+
+    /// How the weights of one group of `channels` start.
+    fn initial(&self, lowering: &Lowering<'_>, channels: usize) -> Result<Init> {
+        let [kh, kw] = self.kernel.0;
+        let fan_in = (channels * kh).saturating_mul(kw);
+        let fan_out = (self.filters * kh).saturating_mul(kw);
+        let problem = match self.init {
+            KernelInit::GlorotUniform => return Ok(Init::GlorotUniform { fan_in, fan_out }),
+            KernelInit::Dirac if self.groups == 1 => return Ok(Init::Dirac { fan_in, fan_out }),
+            KernelInit::Whiten
+                if self.groups == 1 && Some(self.filters) == fan_in.checked_mul(2) =>
+            {
+                return Ok(Init::GlorotUniform { fan_in, fan_out });
+            }
+            KernelInit::Dirac => format!("init dirac is for one group, found {}", self.groups),
+            KernelInit::Whiten => format!(
+                "init whiten is for one group and two filters for each number of a patch, {} \
+                 here; found groups = {}, filters = {}",
+                fan_in.saturating_mul(2),
+                self.groups,
+                self.filters
+            ),
+        };
+        Err(lowering.error(problem))
     }
 }
 
@@ -92,10 +131,7 @@ impl Lower for Conv2d {
             )));
         }
         let [kh, kw] = self.kernel.0;
-        let init = Init::GlorotUniform {
-            fan_in: (channels / self.groups * kh).saturating_mul(kw),
-            fan_out: (self.filters * kh).saturating_mul(kw),
-        };
+        let init = self.initial(lowering, channels / self.groups)?;
         let shape = [self.filters, channels / self.groups, kh, kw];
         let weight = lowering.parameter("weight", shape, init)?;
         let image = [lowering.shape(x)[2], lowering.shape(x)[3]];
@@ -174,6 +210,7 @@ impl Lower for DepthwiseConv2d {
             groups: channels,
             bias: self.bias,
             activation: self.activation,
+            init: KernelInit::GlorotUniform,
         }
         .lower(lowering, inputs)
     }

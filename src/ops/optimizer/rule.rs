@@ -90,8 +90,17 @@ pub struct Optimizer {
 
 impl Optimizer {
     /// The names [`by_name`](Self::by_name) knows.
-    pub const NAMES: [&'static str; 9] = [
-        "sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "lion", "muon",
+    pub const NAMES: [&'static str; 10] = [
+        "sgd",
+        "momentum",
+        "nesterov",
+        "adam",
+        "adamw",
+        "rmsprop",
+        "adagrad",
+        "lion",
+        "muon",
+        "muon-normalized",
     ];
 
     fn new(rule: Rule) -> Self {
@@ -156,6 +165,18 @@ impl Optimizer {
         }
     }
 
+    /// As [`muon`](Self::muon), with matrices that are
+    /// [normalized](crate::ops::muon::MuonRule::normalized) and so without weight decay.
+    pub fn muon_normalized() -> Self {
+        Self {
+            matrices: Some(MuonRule {
+                normalized: true,
+                ..MuonRule::default()
+            }),
+            ..Self::adamw().with_weight_decay(0.0)
+        }
+    }
+
     /// RMSprop with rho 0.9, epsilon 1e-7, no momentum, not centered.
     pub fn rmsprop() -> Self {
         Self::new(Rule::RmsProp {
@@ -192,6 +213,7 @@ impl Optimizer {
             "adagrad" => Self::adagrad(),
             "lion" => Self::lion(),
             "muon" => Self::muon(),
+            "muon-normalized" => Self::muon_normalized(),
             _ => return None,
         })
     }
