@@ -355,8 +355,9 @@ fn speedrun() -> Result<Model> {
     let cifar = cifar("speedrun", [3, 32, 32]);
     let training = TrainingDefaults {
         optimizer: "muon-normalized".into(),
-        learning_rate: Some(0.02),
+        learning_rate: Some(0.025),
         weight_decay: Some(0.0),
+        layer_rates: vec!["head=0.1".into()],
         label_smoothing: 0.2,
         batch_size: 500,
         epochs: 10,

@@ -166,10 +166,12 @@ impl Optimizer {
     }
 
     /// As [`muon`](Self::muon), with matrices that are
-    /// [normalized](crate::ops::muon::MuonRule::normalized) and so without weight decay.
+    /// [normalized](crate::ops::muon::MuonRule::normalized) and so without weight decay, and
+    /// momentum 0.9.
     pub fn muon_normalized() -> Self {
         Self {
             matrices: Some(MuonRule {
+                momentum: 0.9,
                 normalized: true,
                 ..MuonRule::default()
             }),
