@@ -12,8 +12,9 @@ use gpucnn::gpu::half::Half;
 use gpucnn::gpu::profile::ProfileKind;
 use gpucnn::graph::{Backend, CpuBackend, GpuBackend, Graph};
 use gpucnn::ops::activation::{Activation, Function};
-use gpucnn::ops::{Array, Builder, Draw, Entry, Sample, registry};
-use gpucnn::tensor::DType;
+use gpucnn::ops::matmul::MatMul;
+use gpucnn::ops::{Array, Builder, Draw, Entry, Fill, Sample, Tolerance, registry};
+use gpucnn::tensor::{DType, TensorType};
 use support::{inputs, open, open_with, run};
 
 /// Random cases of each op and profile. `GPUCNN_TEST_CASES` asks for more.
@@ -139,6 +140,30 @@ fn cpu_like_kernels_equal_the_reference_with_runtime_checks() {
 #[test]
 fn gpu_kernels_equal_the_reference_with_runtime_checks() {
     compare(ProfileKind::Gpu, true);
+}
+
+/// The random cases are too small for the largest tiles.
+#[test]
+fn large_products_equal_the_reference() {
+    const M: usize = 1430;
+    const N: usize = 1502;
+    const K: usize = 21;
+    let mut gpu = GpuBackend::new(open(ProfileKind::Gpu, false)).unwrap();
+    for (a, b) in [(false, false), (false, true), (true, false), (true, true)] {
+        let extents = [
+            if a { [K, M] } else { [M, K] },
+            if b { [N, K] } else { [K, N] },
+        ];
+        let filled = extents.map(|shape| (TensorType::f32(shape), Fill::UNIT));
+        let tolerance = Tolerance::sum(K, 1.0);
+        let sample = Sample::new(MatMul::new(a, b), filled.to_vec(), tolerance);
+        let data = inputs(&mut Draw::new(1), &sample);
+        let op = || Box::new(MatMul::new(a, b));
+        let expected = run(&mut CpuBackend::new(), &sample, op(), &data, false);
+        let found = run(&mut gpu, &sample, op(), &data, true);
+        let problem = mismatch(&sample, None, &expected[0], &found[0]);
+        assert_eq!(problem, None, "transposed {a}, {b}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use gpucnn::gpu::profile::ProfileKind;
 use gpucnn::graph::{Backend, CpuBackend, GpuBackend};
 use gpucnn::model::Model;
 use gpucnn::ops::Draw;
-use gpucnn::train::{Callbacks, Config, Event, Position, Session};
+use gpucnn::train::{Callbacks, Config, Event, Position, Session, initial_weights};
 use std::rc::Rc;
 
 fn number(variable: &str, default: u64) -> u64 {
@@ -41,9 +41,9 @@ impl Sketch {
     }
 
     /// Adds the layer, if what comes of it is a model that is not too large to check.
-    fn try_add(&mut self, draw: &mut Draw, tail: &[String]) {
+    fn try_add(&mut self, layer: &str, tail: &[String]) {
         let name = format!("l{}", self.names.len());
-        let line = format!("{}, name = \"{name}\"", layer(draw, &self.names));
+        let line = format!("{layer}, name = \"{name}\"");
         let with: Vec<String> = [std::slice::from_ref(&line), tail].concat();
         let small = |model: Model| {
             let summary = model.summary().unwrap();
@@ -127,8 +127,11 @@ fn layer(draw: &mut Draw, names: &[String]) -> String {
         0..=4 => {
             let filters = draw.pick(&[1, 2, 3, 4, 5, 7, 8, 12, 16, 33]);
             let groups = draw.pick(&[1, 1, 1, 2, 3, 4]);
+            let init = draw.pick(&["glorot_uniform", "glorot_uniform", "dirac"]);
             let window = window(draw);
-            format!("type = \"conv2d\", filters = {filters}, groups = {groups}, {window}")
+            format!(
+                "type = \"conv2d\", filters = {filters}, groups = {groups}, init = \"{init}\", {window}"
+            )
         }
         5 => format!("type = \"depthwise_conv2d\", {}", window(draw)),
         6 => format!("type = \"max_pool2d\", {}", pool(draw)),
@@ -176,9 +179,21 @@ fn sketch(draw: &mut Draw) -> (String, Model) {
         vec!["type = \"flatten\"".to_owned(), dense.clone()],
         vec![dense],
     ];
+    if draw.int(0, 3) == 0 {
+        let (kernel, bias) = (draw.int(1, 3), draw.coin());
+        let filters = 2 * c * kernel * kernel;
+        let whiten = format!(
+            "type = \"conv2d\", filters = {filters}, kernel = {kernel}, padding = {}, bias = {bias}, \
+             init = \"whiten\"",
+            padding(draw)
+        );
+        let end = draw.pick(&ends);
+        sketch.try_add(&whiten, &end);
+    }
     for _ in 0..draw.int(1, 14) {
         let end = draw.pick(&ends);
-        sketch.try_add(draw, &end);
+        let line = layer(draw, &sketch.names);
+        sketch.try_add(&line, &end);
     }
     let whole = |end: &Vec<String>| Some((sketch.text(end), sketch.model(end).ok()?));
     ends.iter().find_map(whole).expect("one of the ends fits")
@@ -213,7 +228,7 @@ fn losses(
     config: &Config,
     device: Box<dyn Backend>,
 ) -> gpucnn::Result<Vec<f64>> {
-    let weights = model.initial_weights(config.seed);
+    let weights = initial_weights(model, data, config)?;
     let mut session = Session::new(model, data, config, &weights, device)?;
     let mut losses = Vec::new();
     let mut keep = |event| {

@@ -96,8 +96,8 @@ pub fn run(args: &Args) -> Result<()> {
         None => Batches::up_to(BATCH.min(split.len())),
     };
     let batches = batches.within(args.memory_budget);
-    let predictor = shared::predictor(&model, &weights, int8.as_ref(), batches, &args.device)?;
-    let mut predictor = predictor.mirrored(args.flip);
+    let mut predictor = shared::predictor(&model, &weights, int8.as_ref(), batches, &args.device)?
+        .mirrored(args.flip);
     eprintln!("device: {}", predictor.device());
     let bar = output::bar("evaluating");
     bar.set_length(split.len() as u64);

@@ -148,74 +148,29 @@ impl Op for Muon {
 
     fn launch(&self, context: LaunchContext<'_>) -> Result<Launch> {
         let ty = &context.inputs[0];
-        let ([rows, columns], tall) = extents(ty);
-        let (len, least) = (rows * columns, rows.min(columns));
-        let vec4s = len.div_ceil(4);
-        let mut launch = Launch::default();
-        let [mut x, mut y] = [0; 2].map(|_| launch.reserve(16 * vec4s as u64));
-        let [a, b] = [0; 2].map(|_| launch.reserve(16 * (least * least).div_ceil(4) as u64));
-        let of_parameters = launch.reserve(4);
-        launch = self.begin(launch, len, x, of_parameters);
+        let (shape, tall) = extents(ty);
+        let least = shape[0].min(shape[1]);
         let square = TensorType::f32([least, least]);
+        let mut launch = Launch::default();
+        let [mut x, mut y] = [0; 2].map(|_| Matrix::reserve(&mut launch, ty));
+        let [a, b] = [0; 2].map(|_| Matrix::reserve(&mut launch, &square));
+        let of_parameters = launch.reserve(4);
+        launch = self.begin(launch, ty.shape.len(), x.at, of_parameters);
         for _ in 0..self.rule.steps {
             // a = x xᵀ, or xᵀ x of a tall matrix; b = a a.
-            let product = MatMul::new(tall, !tall);
-            let types = [ty.clone(), ty.clone()];
-            let product = context.launch(&product, &types, std::slice::from_ref(&square))?;
-            launch = launch.then(product, |arg| match arg {
-                Arg::Output(_) => a,
-                _ => x,
-            });
-            let types = [square.clone(), square.clone()];
-            let product = MatMul::new(false, false);
-            let product = context.launch(&product, &types, std::slice::from_ref(&square))?;
-            launch = launch.then(product, |arg| match arg {
-                Arg::Output(_) => b,
-                _ => a,
-            });
-            launch.dispatches.push(combine(
-                least * least,
-                [b, a],
-                [POLYNOMIAL[2], POLYNOMIAL[1]],
-            ));
+            launch = multiply(launch, &context, MatMul::new(tall, !tall), [&x, &x], &a)?;
+            launch = multiply(launch, &context, MatMul::new(false, false), [&a, &a], &b)?;
+            let of_a = combine([&b, &a], [POLYNOMIAL[2], POLYNOMIAL[1]]);
+            launch.dispatches.push(of_a);
             // y = b x, or x b; x takes its place.
-            let [left, right] = if tall { [x, b] } else { [b, x] };
-            let types = match tall {
-                true => [ty.clone(), square.clone()],
-                false => [square.clone(), ty.clone()],
-            };
-            let product = MatMul::new(false, false);
-            let product = context.launch(&product, &types, std::slice::from_ref(ty))?;
-            launch = launch.then(product, |arg| match arg {
-                Arg::Input(0) => left,
-                Arg::Input(_) => right,
-                _ => y,
-            });
+            let factors = if tall { [&x, &b] } else { [&b, &x] };
+            launch = multiply(launch, &context, MatMul::new(false, false), factors, &y)?;
             launch
                 .dispatches
-                .push(combine(len, [y, x], [1.0, POLYNOMIAL[0]]));
-            (x, y) = (y, x);
+                .push(combine([&y, &x], [1.0, POLYNOMIAL[0]]));
+            std::mem::swap(&mut x, &mut y);
         }
-        let kernel = Kernel::new(APPLY)
-            .set("WORKGROUP", WORKGROUP)
-            .set("LEN", len)
-            .set("RATE", self.rate)
-            .set("WEIGHT_DECAY", self.weight_decay)
-            .set("SIZE", size([rows, columns]))
-            .set("NORMALIZED", self.rule.normalized)
-            .set("NORM", target_norm([rows, columns]))
-            .set("EPSILON", EPSILON);
-        let bindings = vec![
-            ("p", Arg::Input(0)),
-            ("x", x),
-            ("square", of_parameters),
-            ("step", Arg::Step),
-        ];
-        launch.dispatches.push(Dispatch::linear(
-            kernel,
-            bindings,
-            vec4s.div_ceil(WORKGROUP),
-        ));
+        launch.dispatches.push(self.apply(&x, of_parameters));
         Ok(launch)
     }
 
@@ -268,17 +223,76 @@ impl Muon {
         }
         launch
     }
+
+    /// The step itself, along `x`.
+    fn apply(&self, x: &Matrix, of_parameters: Arg) -> Dispatch {
+        let (shape, _) = extents(&x.ty);
+        let kernel = Kernel::new(APPLY)
+            .set("WORKGROUP", WORKGROUP)
+            .set("LEN", x.ty.shape.len())
+            .set("RATE", self.rate)
+            .set("WEIGHT_DECAY", self.weight_decay)
+            .set("SIZE", size(shape))
+            .set("NORMALIZED", self.rule.normalized)
+            .set("NORM", target_norm(shape))
+            .set("EPSILON", EPSILON);
+        let bindings = vec![
+            ("p", Arg::Input(0)),
+            ("x", x.at),
+            ("square", of_parameters),
+            ("step", Arg::Step),
+        ];
+        Dispatch::linear(kernel, bindings, x.vec4s().div_ceil(WORKGROUP))
+    }
 }
 
-/// `y = alpha y + beta z` over `len` elements.
-fn combine(len: usize, [y, z]: [Arg; 2], [alpha, beta]: [f64; 2]) -> Dispatch {
-    let vec4s = len.div_ceil(4);
+/// A matrix of a launch: where it is.
+struct Matrix {
+    at: Arg,
+    ty: TensorType,
+}
+
+impl Matrix {
+    /// Scratch memory for one.
+    fn reserve(launch: &mut Launch, ty: &TensorType) -> Self {
+        Self {
+            at: launch.reserve(16 * ty.shape.len().div_ceil(4) as u64),
+            ty: ty.clone(),
+        }
+    }
+
+    fn vec4s(&self) -> usize {
+        self.ty.shape.len().div_ceil(4)
+    }
+}
+
+/// Adds the product of two matrices.
+fn multiply(
+    launch: Launch,
+    context: &LaunchContext<'_>,
+    product: MatMul,
+    [left, right]: [&Matrix; 2],
+    result: &Matrix,
+) -> Result<Launch> {
+    let types = [left.ty.clone(), right.ty.clone()];
+    let product = context.launch(&product, &types, std::slice::from_ref(&result.ty))?;
+    Ok(launch.then(product, |arg| match arg {
+        Arg::Input(0) => left.at,
+        Arg::Input(_) => right.at,
+        _ => result.at,
+    }))
+}
+
+/// `y = alpha y + beta z`.
+fn combine([y, z]: [&Matrix; 2], [alpha, beta]: [f64; 2]) -> Dispatch {
+    let vec4s = y.vec4s();
     let kernel = Kernel::new(COMBINE)
         .set("WORKGROUP", WORKGROUP)
         .set("VEC4S", vec4s)
         .set("ALPHA", alpha)
         .set("BETA", beta);
-    Dispatch::linear(kernel, vec![("y", y), ("z", z)], vec4s.div_ceil(WORKGROUP))
+    let bindings = vec![("y", y.at), ("z", z.at)];
+    Dispatch::linear(kernel, bindings, vec4s.div_ceil(WORKGROUP))
 }
 
 /// `a x + b (x xᵀ) x + c (x xᵀ)² x`, in plain loops.

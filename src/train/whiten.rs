@@ -87,6 +87,7 @@ struct Patches {
 }
 
 impl Patches {
+    /// Those of a convolution whose kernel fits into the image.
     fn of(convolution: &Conv2d, image: [usize; 3]) -> Self {
         let [rows, columns] = convolution.kernel.0;
         let [down, right] = convolution.dilation.0;
@@ -96,10 +97,9 @@ impl Patches {
                 taps.extend((0..columns).map(|column| [channel, row * down, column * right]));
             }
         }
-        // A kernel that reaches over the image's edges sees no patch that is whole.
         let places = [
-            image[1].saturating_sub((rows - 1) * down),
-            image[2].saturating_sub((columns - 1) * right),
+            image[1] - (rows - 1) * down,
+            image[2] - (columns - 1) * right,
         ];
         Self {
             image,
@@ -112,7 +112,7 @@ impl Patches {
     /// so they are the same whatever the machine.
     fn moments(&self, images: &Split, normalization: &Normalization) -> Result<Vec<Vec<f64>>> {
         let places = self.places[0] * self.places[1];
-        let count = images.len().min((PATCHES / places.max(1)).max(1));
+        let count = images.len().min((PATCHES / places).max(1));
         // Spread over all: in folders images are in the order of their classes.
         let chosen: Vec<usize> = (0..count).map(|i| i * images.len() / count).collect();
         let bytes = images.images.gather(&chosen)?;
@@ -120,7 +120,7 @@ impl Patches {
         let sums = bytes.par_chunks(CHUNK * image);
         let sums = sums.map(|images| self.sums(images));
         let sums = sums.reduce(|| vec![0; (self.taps.len() + 1).pow(2)], added);
-        let total = ((count * places) as f64).max(1.0);
+        let total = (count * places) as f64;
         let mean = |i: usize, j: usize| sums[i * (self.taps.len() + 1) + j] as f64 / total;
         let ones = self.taps.len();
         let affine: Vec<(f64, f64)> = (self.taps.iter())
@@ -217,6 +217,7 @@ fn rotate(a: &mut [Vec<f64>], vectors: &mut [Vec<f64>], p: usize, q: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Dense, Flatten, GlobalMaxPool};
 
     #[test]
     fn eigenvectors_are_those_of_the_matrix() {
@@ -240,6 +241,39 @@ mod tests {
         }
     }
 
+    /// The mean outer product of what a kernel gives, over all patches, taken one by one from the
+    /// bytes.
+    fn outer_products(
+        kernel: &[f64],
+        images: &[u8],
+        normalization: &Normalization,
+    ) -> [[f64; 16]; 16] {
+        let mut products = [[0.0; 16]; 16];
+        let places = (0..4).flat_map(|row| (0..6).map(move |column| (row, column)));
+        let count = (images.len() / (2 * 6 * 7) * 4 * 6) as f64;
+        for (image, (row, column)) in images
+            .chunks_exact(2 * 6 * 7)
+            .flat_map(|image| places.clone().map(move |place| (image, place)))
+        {
+            let mut outputs = [0.0; 16];
+            let taps = (0..2).flat_map(|c| [(c, 0, 0), (c, 0, 1), (c, 2, 0), (c, 2, 1)]);
+            for (tap, (c, dy, dx)) in taps.enumerate() {
+                let byte = f64::from(image[(c * 6 + row + dy) * 7 + column + dx]);
+                let (mean, std) = (normalization.mean[c], normalization.std[c]);
+                let pixel = (byte / 255.0 - f64::from(mean)) / f64::from(std);
+                for (output, filter) in outputs.iter_mut().zip(kernel.chunks_exact(8)) {
+                    *output += filter[tap] * pixel;
+                }
+            }
+            for (row, a) in products.iter_mut().zip(outputs) {
+                row.iter_mut()
+                    .zip(outputs)
+                    .for_each(|(sum, b)| *sum += a * b / count);
+            }
+        }
+        products
+    }
+
     #[test]
     fn whitened_patches_are_uncorrelated_and_of_one_variance() {
         let data = Dataset::synthetic([2, 6, 7], 4, 50);
@@ -252,44 +286,17 @@ mod tests {
         let model = Model::builder("test", data.shape)
             .normalization(normalization.clone())
             .add(convolution)
-            .add(crate::model::Flatten)
+            .add(Flatten)
             .named("head")
-            .add(crate::model::Dense::new(4))
+            .add(Dense::new(4))
             .build()
             .unwrap();
         let config = Config::default();
         let weights = initial_weights(&model, &data, &config).unwrap();
-        let kernel: Vec<f64> = weights["conv1.weight"]
-            .data()
-            .iter()
-            .map(|x| f64::from(*x))
-            .collect();
-        // Every patch by itself, from the bytes.
+        let kernel = weights["conv1.weight"].data().iter();
+        let kernel: Vec<f64> = kernel.map(|w| f64::from(*w)).collect();
         let images = data.train.images.all().unwrap();
-        let mut products = vec![vec![0.0; 16]; 16];
-        let places = 50 * 4 * 6;
-        for image in images.chunks_exact(2 * 6 * 7) {
-            for (row, column) in (0..4).flat_map(|r| (0..6).map(move |c| (r, c))) {
-                let mut patch = Vec::new();
-                for (c, dy, dx) in [(0, 0, 0), (0, 0, 1), (0, 2, 0), (0, 2, 1)]
-                    .into_iter()
-                    .chain([(1, 0, 0), (1, 0, 1), (1, 2, 0), (1, 2, 1)])
-                {
-                    let byte = f64::from(image[(c * 6 + row + dy) * 7 + column + dx]);
-                    let (mean, std) = (normalization.mean[c], normalization.std[c]);
-                    patch.push((byte / 255.0 - f64::from(mean)) / f64::from(std));
-                }
-                let outputs: Vec<f64> = kernel
-                    .chunks_exact(8)
-                    .map(|filter| filter.iter().zip(&patch).map(|(w, x)| w * x).sum())
-                    .collect();
-                for (i, a) in outputs.iter().enumerate() {
-                    for (j, b) in outputs.iter().enumerate() {
-                        products[i][j] += a * b / places as f64;
-                    }
-                }
-            }
-        }
+        let products = outer_products(&kernel, &images, &normalization);
         // Eigenvalues here are above 0.5, of which EPSILON takes a thousandth off; weights
         // are rounded to f32.
         for (i, row) in products.iter().enumerate() {
@@ -305,33 +312,31 @@ mod tests {
         // What is kept stays as it was.
         let drawn = model.initial_weights(0);
         let keep = ["conv1.weight".to_owned()];
-        assert_eq!(
-            whitened(&model, drawn.clone(), &keep, &data, &config).unwrap(),
-            drawn
-        );
+        let kept = whitened(&model, drawn.clone(), &keep, &data, &config).unwrap();
+        assert_eq!(kept, drawn);
         assert_eq!(weights["head.weight"], drawn["head.weight"]);
     }
 
     #[test]
     fn whitening_asks_for_the_images_and_two_filters_an_axis() {
-        let of = |filters: usize, first: usize| {
+        let of = |filters: usize, first: usize, side: usize| {
             let whiten = Conv2d::new(filters, 3).init(KernelInit::Whiten);
-            let mut builder = Model::builder("test", [1, 8, 8]);
+            let whiten = whiten.padding(crate::model::Pad::Same);
+            let mut builder = Model::builder("test", [1, side, side]);
             for _ in 0..first {
                 builder = builder.add(Conv2d::new(1, 1));
             }
-            builder
-                .add(whiten)
-                .add(crate::model::GlobalMaxPool {})
-                .build()
+            builder.add(whiten).add(GlobalMaxPool {}).build()
         };
-        assert!(of(18, 0).is_ok());
-        let error = of(16, 0).unwrap_err().to_string();
+        assert!(of(18, 0, 3).is_ok());
+        let error = of(16, 0, 8).unwrap_err().to_string();
         assert!(
-            error.contains("18 here") && error.contains("filters = 16"),
+            error.contains("18 here") && error.contains("and 16 filters"),
             "{error}"
         );
-        let error = of(18, 1).unwrap_err().to_string();
+        let error = of(18, 0, 2).unwrap_err().to_string();
+        assert!(error.contains("an image of 2 x 2"), "{error}");
+        let error = of(18, 1, 8).unwrap_err().to_string();
         assert!(error.contains("reads conv1"), "{error}");
     }
 }

@@ -91,27 +91,36 @@ impl Conv2d {
         self.filters = filters;
     }
 
-    /// How the weights of one group of `channels` start.
-    fn initial(&self, lowering: &Lowering<'_>, channels: usize) -> Result<Init> {
-        let [kh, kw] = self.kernel.0;
+    /// How the weights start, over an image of so many channels, rows and columns.
+    fn initial(&self, lowering: &Lowering<'_>, image: [usize; 3]) -> Result<Init> {
+        let ([kh, kw], channels) = (self.kernel.0, image[0] / self.groups);
         let fan_in = (channels * kh).saturating_mul(kw);
         let fan_out = (self.filters * kh).saturating_mul(kw);
+        let uniform = Init::GlorotUniform { fan_in, fan_out };
         let problem = match self.init {
-            KernelInit::GlorotUniform => return Ok(Init::GlorotUniform { fan_in, fan_out }),
+            KernelInit::GlorotUniform => return Ok(uniform),
             KernelInit::Dirac if self.groups == 1 => return Ok(Init::Dirac { fan_in, fan_out }),
-            KernelInit::Whiten
-                if self.groups == 1 && Some(self.filters) == fan_in.checked_mul(2) =>
-            {
-                return Ok(Init::GlorotUniform { fan_in, fan_out });
-            }
             KernelInit::Dirac => format!("init dirac is for one group, found {}", self.groups),
-            KernelInit::Whiten => format!(
-                "init whiten is for one group and two filters for each number of a patch, {} \
-                 here; found groups = {}, filters = {}",
-                fan_in.saturating_mul(2),
-                self.groups,
-                self.filters
-            ),
+            KernelInit::Whiten => {
+                let spans = [0, 1].map(|axis| {
+                    let taps = self.kernel.0[axis].saturating_sub(1);
+                    taps.saturating_mul(self.dilation.0[axis])
+                });
+                let inside = spans[0] < image[1] && spans[1] < image[2];
+                if inside && self.groups == 1 && self.filters == fan_in.saturating_mul(2) {
+                    return Ok(uniform);
+                }
+                format!(
+                    "init whiten is for one group, a kernel that fits into the image and two \
+                     filters for each number of a patch, {} here; found {} groups, a kernel of \
+                     {kh} x {kw} on an image of {} x {}, and {} filters",
+                    fan_in.saturating_mul(2),
+                    self.groups,
+                    image[1],
+                    image[2],
+                    self.filters
+                )
+            }
         };
         Err(lowering.error(problem))
     }
@@ -131,10 +140,10 @@ impl Lower for Conv2d {
             )));
         }
         let [kh, kw] = self.kernel.0;
-        let init = self.initial(lowering, channels / self.groups)?;
+        let image = [lowering.shape(x)[2], lowering.shape(x)[3]];
+        let init = self.initial(lowering, [channels, image[0], image[1]])?;
         let shape = [self.filters, channels / self.groups, kh, kw];
         let weight = lowering.parameter("weight", shape, init)?;
-        let image = [lowering.shape(x)[2], lowering.shape(x)[3]];
         let window = self
             .padding
             .window(self.kernel, self.stride, self.dilation, image);

@@ -15,6 +15,7 @@ use crate::shader;
 
 const OPERANDS: ShaderFile = shader!("conv2d/operands.wgsl");
 
+/// Operands whose weights or gradients, on the left, lie along K.
 fn operands(functions: [&'static str; 3], left: usize, right: usize, bias: usize) -> Operands {
     Operands {
         library: OPERANDS,
@@ -26,6 +27,7 @@ fn operands(functions: [&'static str; 3], left: usize, right: usize, bias: usize
             ("result", Arg::Output(0)),
         ],
         result: "result",
+        along_k: [true, false],
     }
 }
 
@@ -194,7 +196,11 @@ fn implicit_weight_grad(
         batch: geometry.groups,
     };
     let functions = ["weight_grad_a", "weight_grad_b", "weight_grad_c"];
-    let operands = operands(functions, 0, 1, 0);
+    // Sums over pixels: both operands have them as neighbours.
+    let operands = Operands {
+        along_k: [true, true],
+        ..operands(functions, 0, 1, 0)
+    };
     let engine = Engine::choose(context, inputs, &extents);
     extents.launch_split(engine, operands, Arg::Output(0), |kernel, _| {
         geometry.specialise(kernel)

@@ -12,11 +12,11 @@ const TILED: ShaderFile = shader!("gemm/tiled.wgsl");
 const REDUCE: ShaderFile = shader!("gemm/reduce.wgsl");
 const REDUCE_WORKGROUP: usize = 64;
 
-/// Columns an invocation of the tiled kernel computes.
-const COLS: usize = 4;
-
 /// Workgroups below which a GPU is thought idle enough that splitting K pays.
 const BUSY_WORKGROUPS: usize = 256;
+
+/// Largest tiles that fill a GPU as well as smaller ones, which read more for their sums.
+const BUSY_LARGE_TILES: usize = 128;
 
 /// Least terms of a split.
 const LEAST_SPLIT_K: usize = 256;
@@ -73,6 +73,9 @@ pub struct Operands {
     pub bindings: Vec<(&'static str, Arg)>,
     /// The binding C is written to.
     pub result: &'static str,
+    /// Whether neighbours along K, not those along the other side, are neighbours in memory: of
+    /// A and of B.
+    pub along_k: [bool; 2],
 }
 
 /// What computes a product.
@@ -109,31 +112,10 @@ impl Extents {
         [self.m * self.k, self.k * self.n, self.m * self.n]
     }
 
-    /// Invocations along M and N and rows per invocation: small matrices get small
-    /// tiles, so that fewer lanes idle.
-    fn tile(&self) -> [usize; 3] {
-        let rows = if self.m >= 64 {
-            4
-        } else {
-            self.m.div_ceil(16).max(1)
-        };
-        let lanes_y = self.m.div_ceil(rows).next_power_of_two().min(16);
-        let lanes_x = self
-            .n
-            .div_ceil(4)
-            .next_power_of_two()
-            .min(256 / lanes_y)
-            .clamp(1, 32);
-        [lanes_x, lanes_y, rows]
-    }
-
     /// Tiles of one product.
     fn tiles(&self, engine: Engine) -> usize {
         match engine {
-            Engine::Tiled => {
-                let [lanes_x, lanes_y, rows] = self.tile();
-                self.n.div_ceil(lanes_x * COLS) * self.m.div_ceil(lanes_y * rows)
-            }
+            Engine::Tiled => Tile::of(self).count(self),
             Engine::Matrix(units) => units.tiles(self),
         }
     }
@@ -188,7 +170,7 @@ impl Extents {
         specialise: impl FnOnce(Kernel) -> Kernel,
     ) -> Dispatch {
         let (kernel, depth) = match engine {
-            Engine::Tiled => self.tiled(),
+            Engine::Tiled => Tile::of(self).kernel(operands.along_k),
             Engine::Matrix(units) => units.kernel(self),
         };
         let [a, b, c] = operands.functions;
@@ -207,15 +189,106 @@ impl Extents {
         dispatch.workgroups[2] = u32::try_from(self.batch * splits).unwrap_or(u32::MAX);
         dispatch
     }
+}
 
-    /// The tiled kernel without its operands, and the terms a step.
-    fn tiled(&self) -> (Kernel, usize) {
-        const TILE_K: usize = 16;
-        let [lanes_x, lanes_y, rows] = self.tile();
+/// How a workgroup of `shaders/gemm/tiled.wgsl` goes about its tile of C: along M, then
+/// along N.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tile {
+    lanes: [usize; 2],
+    /// Quads that an invocation computes.
+    quads: [usize; 2],
+}
+
+impl Tile {
+    const QUAD: usize = 4;
+    /// Rows and columns at most; with two pairs of staged tiles, [`DEPTH`](Self::DEPTH) deep, as
+    /// large as the least workgroup memory of WebGPU, 16 KiB.
+    const MOST: usize = 128;
+    const DEPTH: usize = 8;
+    const MOST_LANES: usize = 256;
+
+    /// The tile for a product: small matrices get small ones, so that fewer lanes idle.
+    fn of(extents: &Extents) -> Self {
+        let large = Self::with_quads(extents, [2, 2]);
+        if large.count(extents) * extents.batch >= BUSY_LARGE_TILES {
+            return large;
+        }
+        Self::with_quads(extents, [1, 1])
+    }
+
+    /// The tile with at most so many quads an invocation.
+    fn with_quads(extents: &Extents, most: [usize; 2]) -> Self {
+        let across = [extents.m, extents.n].map(|side| side.div_ceil(Self::QUAD));
+        let quads = [0, 1].map(|side| match across[side] > Self::MOST / Self::QUAD / 2 {
+            true => most[side],
+            false => 1,
+        });
+        let lanes = |side: usize, most: usize| {
+            let needed = across[side].div_ceil(quads[side]).next_power_of_two();
+            needed.min(most)
+        };
+        let down = lanes(0, 16);
+        let widest = Self::MOST / Self::QUAD / quads[1];
+        Self {
+            lanes: [down, lanes(1, widest.min(Self::MOST_LANES / down))],
+            quads,
+        }
+    }
+
+    /// Rows and columns.
+    fn sides(&self) -> [usize; 2] {
+        [0, 1].map(|side| Self::QUAD * self.lanes[side] * self.quads[side])
+    }
+
+    /// How many cover C.
+    fn count(&self, extents: &Extents) -> usize {
+        let [rows, columns] = self.sides();
+        extents.m.div_ceil(rows) * extents.n.div_ceil(columns)
+    }
+
+    /// The kernel without its operands, and the terms a step: as many as the workgroup memory
+    /// holds.
+    fn kernel(&self, along_k: [bool; 2]) -> (Kernel, usize) {
+        let [rows, columns] = self.sides();
+        let depth = match rows + columns > Self::MOST {
+            true => Self::DEPTH,
+            false => 2 * Self::DEPTH,
+        };
         let kernel = Kernel::new(TILED)
-            .set("LANES_X", lanes_x)
-            .set("LANES_Y", lanes_y)
-            .set("ROWS", rows);
-        (kernel, TILE_K)
+            .set("LANES_Y", self.lanes[0])
+            .set("LANES_X", self.lanes[1])
+            .set("QUADS_Y", self.quads[0])
+            .set("QUADS_X", self.quads[1])
+            .set("A_ALONG_K", along_k[0])
+            .set("B_ALONG_K", along_k[1]);
+        (kernel, depth)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_are_large_where_there_are_many_and_fit_the_least_workgroup_memory() {
+        let tile = |m, n| {
+            let [k, batch] = [100, 1];
+            Tile::of(&Extents { m, n, k, batch })
+        };
+        assert_eq!(tile(1500, 1500).sides(), [128, 128]);
+        assert_eq!(tile(512, 512).sides(), [64, 64]);
+        // A convolution of few filters over many pixels; a dense layer of ten units.
+        assert_eq!(tile(32, 100_000).sides(), [32, 128]);
+        assert_eq!(tile(10, 1).sides(), [16, 4]);
+        for m in [1, 3, 64, 65, 128, 1000] {
+            for n in [1, 5, 64, 65, 1000, 100_000] {
+                let tile = tile(m, n);
+                let [rows, columns] = tile.sides();
+                let (_, depth) = tile.kernel([true, false]);
+                assert!(2 * 4 * depth * (rows + columns) <= 16 << 10, "{tile:?}");
+                assert!(tile.lanes[0] * tile.lanes[1] <= 256, "{tile:?}");
+            }
+        }
     }
 }

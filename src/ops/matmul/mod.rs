@@ -60,6 +60,17 @@ impl MatMul {
         !self.bias && self.activation == Function::Identity
     }
 
+    /// The operands `a`, `b`, `bias` and the result for the engines of `gemm`.
+    fn operands(&self, [a, b, bias, result]: [Arg; 4]) -> Operands {
+        Operands {
+            library: OPERANDS,
+            functions: ["matmul_a", "matmul_b", "matmul_c"],
+            bindings: vec![("a", a), ("b", b), ("bias", bias), ("c", result)],
+            result: "c",
+            along_k: [!self.transpose_a, self.transpose_b],
+        }
+    }
+
     fn specialise(
         &self,
         kernel: Kernel,
@@ -84,16 +95,6 @@ impl MatMul {
     }
 }
 
-/// The operands `a`, `b`, `bias` and the result for the engines of `gemm`.
-fn operands([a, b, bias, result]: [Arg; 4]) -> Operands {
-    Operands {
-        library: OPERANDS,
-        functions: ["matmul_a", "matmul_b", "matmul_c"],
-        bindings: vec![("a", a), ("b", b), ("bias", bias), ("c", result)],
-        result: "c",
-    }
-}
-
 /// The dispatch of `extents.batch` products of `a` and `b`, for ops that are made of some;
 /// `steps` are the elements from one product's `a`, `b` and result to the next's. With more
 /// than one split the result holds the parts of all products' sums, part after part.
@@ -108,7 +109,7 @@ pub(super) fn batched(
     let args = [a, b, a, result];
     match profile.kind {
         ProfileKind::CpuLike => lanes::dispatch(profile, &op, extents, splits, args, steps),
-        ProfileKind::Gpu => extents.product(Engine::Tiled, operands(args), splits, |kernel| {
+        ProfileKind::Gpu => extents.product(Engine::Tiled, op.operands(args), splits, |kernel| {
             op.specialise(kernel, extents, steps, splits > 1)
         }),
     }
@@ -220,7 +221,7 @@ impl Op for MatMul {
         let engine = Engine::choose(&context, [Some(0), Some(1)], &extents);
         // Without a bias the binding is never read; any input will do.
         let bias = Arg::Input(if self.bias { 2 } else { 0 });
-        let operands = operands([Arg::Input(0), Arg::Input(1), bias, Arg::Output(0)]);
+        let operands = self.operands([Arg::Input(0), Arg::Input(1), bias, Arg::Output(0)]);
         Ok(match self.is_plain() {
             true => extents.launch_split(engine, operands, Arg::Output(0), |kernel, partial| {
                 self.specialise(kernel, &extents, extents.steps(), partial)
