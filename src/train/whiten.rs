@@ -1,6 +1,6 @@
 //! Weights that start from the training images.
 
-use super::setup::parts;
+use super::setup::{check_fit, parts};
 use super::{Config, Weights};
 use crate::data::{Dataset, Split};
 use crate::error::Result;
@@ -20,7 +20,7 @@ const EPSILON: f64 = 5e-4;
 /// settings' seed, [whitened].
 ///
 /// # Errors
-/// If an image file cannot be decoded.
+/// If an image file cannot be decoded, or model and data do not go together.
 pub fn initial_weights(model: &Model, data: &Dataset, config: &Config) -> Result<Weights> {
     whitened(model, model.initial_weights(config.seed), &[], data, config)
 }
@@ -35,7 +35,7 @@ pub fn initial_weights(model: &Model, data: &Dataset, config: &Config) -> Result
 /// 2018, "How to Train Your ResNet"; Jordan 2024, airbench).
 ///
 /// # Errors
-/// If an image file cannot be decoded.
+/// If an image file cannot be decoded, or model and data do not go together.
 pub fn whitened(
     model: &Model,
     mut weights: Weights,
@@ -52,6 +52,7 @@ pub fn whitened(
             continue;
         };
         if convolution.init == KernelInit::Whiten {
+            check_fit(model, data)?;
             let (images, _) = parts(data, config)?;
             let patches = Patches::of(convolution, data.shape);
             let moments = patches.moments(&images, model.normalization())?;
@@ -315,6 +316,9 @@ mod tests {
         let kept = whitened(&model, drawn.clone(), &keep, &data, &config).unwrap();
         assert_eq!(kept, drawn);
         assert_eq!(weights["head.weight"], drawn["head.weight"]);
+        let other = Dataset::synthetic([2, 1, 1], 4, 50);
+        let error = initial_weights(&model, &other, &config).unwrap_err();
+        assert!(error.to_string().contains("[2, 6, 7]"), "{error}");
     }
 
     #[test]
