@@ -402,7 +402,9 @@ fn for_each_file(
     bound: impl Fn(&str) -> Bound,
 ) {
     for model in [small_classic(), small_modern()] {
-        for optimizer in Optimizer::NAMES {
+        // Keras has all but this one.
+        let known = |name: &&str| *name != "muon-normalized";
+        for optimizer in Optimizer::NAMES.into_iter().filter(known) {
             let golden = Golden::read(model.name(), optimizer);
             let errors = Net::new(&model, &golden, &mut *backend()).errors();
             errors.check(device, model.name(), optimizer, &bound(model.name()));
