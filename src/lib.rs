@@ -13,7 +13,7 @@
 //! use gpucnn::infer::Predictor;
 //! use gpucnn::model::{Conv2d, Dense, Flatten, Model};
 //! use gpucnn::ops::activation::Function::Relu;
-//! use gpucnn::train::{Callbacks, Config, RunFolder, train};
+//! use gpucnn::train::{Callbacks, Config, RunFolder, initial_weights, train};
 //!
 //! // Sixty-four images of 8 by 8: dark ones and bright ones.
 //! let labels: Vec<u32> = (0..64).map(|i| i % 2).collect();
