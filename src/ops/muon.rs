@@ -200,6 +200,10 @@ impl Muon {
             .set("NESTEROV", self.rule.nesterov)
             .set("SCALE", self.scale)
             .set("NORMALIZED", self.rule.normalized);
+        let kernel = match self.rule.normalized {
+            true => kernel,
+            false => kernel.sparse("p"),
+        };
         let bindings = vec![
             ("p", Arg::Input(0)),
             ("gradient", Arg::Input(1)),
@@ -236,6 +240,10 @@ impl Muon {
             .set("NORMALIZED", self.rule.normalized)
             .set("NORM", target_norm(shape))
             .set("EPSILON", EPSILON);
+        let kernel = match self.rule.normalized {
+            true => kernel,
+            false => kernel.sparse("square"),
+        };
         let bindings = vec![
             ("p", Arg::Input(0)),
             ("x", x.at),

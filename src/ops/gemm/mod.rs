@@ -210,18 +210,18 @@ impl Tile {
 
     /// The tile for a product: small matrices get small ones, so that fewer lanes idle.
     fn of(extents: &Extents) -> Self {
-        let large = Self::with_quads(extents, [2, 2]);
+        let large = Self::with_quads(extents, 2);
         if large.count(extents) * extents.batch >= BUSY_LARGE_TILES {
             return large;
         }
-        Self::with_quads(extents, [1, 1])
+        Self::with_quads(extents, 1)
     }
 
-    /// The tile with at most so many quads an invocation.
-    fn with_quads(extents: &Extents, most: [usize; 2]) -> Self {
+    /// The tile with at most so many quads an invocation, along M and along N.
+    fn with_quads(extents: &Extents, most: usize) -> Self {
         let across = [extents.m, extents.n].map(|side| side.div_ceil(Self::QUAD));
-        let quads = [0, 1].map(|side| match across[side] > Self::MOST / Self::QUAD / 2 {
-            true => most[side],
+        let quads = across.map(|quads| match quads > Self::MOST / Self::QUAD / 2 {
+            true => most,
             false => 1,
         });
         let lanes = |side: usize, most: usize| {
