@@ -296,6 +296,17 @@ fn summary_lists_layers_shapes_and_parameters() {
 }
 
 #[test]
+fn a_folder_called_as_a_preset_does_not_stand_for_it() {
+    let files = Files::new();
+    train(&files, &[]);
+    std::fs::rename(files.path("run"), files.path("mnist-cnn")).unwrap();
+    for (name, parameters) in [("mnist-cnn", 225_034), ("./mnist-cnn", 410)] {
+        let lines = run_json(&files, &["summary", name]);
+        assert_eq!(lines[0]["parameters"], parameters, "{name}: {}", lines[0]);
+    }
+}
+
+#[test]
 fn devices_lists_every_adapter() {
     let files = Files::new();
     let adapters = gpucnn::gpu::adapters();

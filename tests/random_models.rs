@@ -127,7 +127,7 @@ fn layer(draw: &mut Draw, names: &[String]) -> String {
         0..=4 => {
             let filters = draw.pick(&[1, 2, 3, 4, 5, 7, 8, 12, 16, 33]);
             let groups = draw.pick(&[1, 1, 1, 2, 3, 4]);
-            let init = draw.pick(&["glorot_uniform", "glorot_uniform", "dirac"]);
+            let init = draw.pick(&["glorot_uniform", "glorot_uniform", "dirac", "zeros"]);
             let window = window(draw);
             format!(
                 "type = \"conv2d\", filters = {filters}, groups = {groups}, init = \"{init}\", {window}"
@@ -172,8 +172,9 @@ fn sketch(draw: &mut Draw) -> (String, Model) {
     let classes = draw.int(1, 12);
     // Whatever the layers give, this makes logits of it.
     let dense = format!(
-        "type = \"dense\", units = {classes}, bias = {}",
-        draw.coin()
+        "type = \"dense\", units = {classes}, bias = {}, init = \"{}\"",
+        draw.coin(),
+        draw.pick(&["glorot_uniform", "zeros"])
     );
     let ends = [
         vec!["type = \"flatten\"".to_owned(), dense.clone()],

@@ -5,9 +5,9 @@ use gpucnn::formats::atomic;
 use gpucnn::gpu::{Profile, ProfileKind};
 use gpucnn::model::Model;
 use gpucnn::report::{Plan, Target};
-use gpucnn::train::{Config, Precision, RunFolder};
+use gpucnn::train::{Config, Precision};
 use gpucnn::{Error, Result};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The name of the device that need not be there.
 const SMALLEST: &str = "webgpu";
@@ -53,10 +53,9 @@ pub struct Args {
 
 impl Args {
     fn config(&self, model: &Model) -> Result<Config> {
-        let path = Path::new(&self.model);
-        let mut config = match path.is_dir() {
-            true => RunFolder::open(path)?.config()?,
-            false => Config::new(model)?,
+        let mut config = match shared::run_folder(&self.model)? {
+            Some(run) => run.config()?,
+            None => Config::new(model)?,
         };
         if let Some(name) = &self.optimizer {
             config = config.with_optimizer(name)?;
@@ -101,10 +100,9 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let plan = match args.inference {
         true => {
-            let path = Path::new(&args.model);
-            let int8 = match path.is_dir() {
-                true => RunFolder::open(path)?.int8()?,
-                false => None,
+            let int8 = match shared::run_folder(&args.model)? {
+                Some(run) => run.int8()?,
+                None => None,
             };
             Plan::inference(&model, int8.as_ref(), args.batch_size.unwrap_or(1), target)?
         }

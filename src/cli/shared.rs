@@ -79,13 +79,21 @@ pub fn weights(folder: &RunFolder, model: &Model, best: bool) -> Result<Weights>
     }
 }
 
+/// The run folder that the name of a model means. A folder that is called as a preset is meant
+/// only as a path, `./resnet18`: else the preset would depend on where one is.
+pub fn run_folder(name: &str) -> Result<Option<RunFolder>> {
+    let path = Path::new(name);
+    let is_run = path.is_dir() && Model::presets().all(|preset| preset != name);
+    is_run.then(|| RunFolder::open(path)).transpose()
+}
+
 /// A preset, the model of a model file or of a run folder, or that of a Keras file, which may
 /// have weights.
 pub fn load_model(name: &str) -> Result<(Model, Option<Weights>)> {
-    let path = Path::new(name);
-    if path.is_dir() {
-        return Ok((RunFolder::open(path)?.model()?, None));
+    if let Some(run) = run_folder(name)? {
+        return Ok((run.model()?, None));
     }
+    let path = Path::new(name);
     if !keras::is_keras(path) || !path.is_file() {
         return Ok((Model::load(name)?, None));
     }

@@ -33,18 +33,21 @@ pub enum Init {
     },
 }
 
-/// How the kernel of a convolution starts.
+/// How the weights of a convolution or a dense layer start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KernelInit {
     /// As [`Init::GlorotUniform`].
     #[default]
     GlorotUniform,
-    /// As [`Init::Dirac`].
+    /// As [`Init::Zeros`]: for the last layer, whose first logits then tell nothing, or for the
+    /// end of a residual branch.
+    Zeros,
+    /// As [`Init::Dirac`], of convolutions only.
     Dirac,
     /// From the training images, so that over all their patches the results are uncorrelated
-    /// and of one variance: see [`train::whitened`](crate::train::whitened). Of a model without
-    /// images, Glorot uniform.
+    /// and of one variance: see [`train::whitened`](crate::train::whitened). Of convolutions
+    /// only; without images, Glorot uniform.
     Whiten,
 }
 
@@ -88,6 +91,7 @@ fn pass_on(kernel: &mut Tensor) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Dense, Flatten, Model};
 
     #[test]
     fn dirac_passes_each_channel_on() {
@@ -102,5 +106,23 @@ mod tests {
             assert_eq!(ones.collect::<Vec<_>>(), [(9 * i + 4, &1.0)]);
         }
         assert!(filters[2].iter().all(|x| *x != 0.0 && x.abs() < 0.4));
+    }
+
+    #[test]
+    fn dense_layers_start_by_glorot_or_at_zero() {
+        let model = |init| {
+            let builder = Model::builder("test", [1, 2, 2]).add(Flatten);
+            builder.add(Dense::new(3).init(init)).build()
+        };
+        let all_zero = |init| {
+            let weights = model(init).unwrap().initial_weights(0);
+            weights.values().all(|w| w.data().iter().all(|x| *x == 0.0))
+        };
+        assert!(all_zero(KernelInit::Zeros));
+        assert!(!all_zero(KernelInit::GlorotUniform));
+        for init in [KernelInit::Dirac, KernelInit::Whiten] {
+            let error = model(init).unwrap_err().to_string();
+            assert!(error.contains("glorot_uniform or zeros"), "{error}");
+        }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{
     Activation, Add, BatchNorm2d, Conv2d, Dense, DepthwiseConv2d, DropPath, Dropout, Flatten,
-    GlobalAvgPool, GlobalMaxPool, Layer, LayerNorm2d, LayerScale, MaxPool2d, Model, ModelBuilder,
-    Node, Pad, TrainingDefaults,
+    GlobalAvgPool, GlobalMaxPool, KernelInit, Layer, LayerNorm2d, LayerScale, MaxPool2d, Model,
+    ModelBuilder, Node, Pad, TrainingDefaults,
 };
 use crate::error::Result;
 use crate::ops::Pads;
@@ -346,19 +346,22 @@ fn convnext_atto() -> Result<Model> {
 
 /// CIFAR-10 in the least time: the shape of airbench94's net (Jordan 2024, "94% on CIFAR-10 in
 /// 3.29 Seconds on a Single GPU"), three pairs of convolutions of which each first is pooled,
-/// GELU, a fast-moving batch normalisation, label smoothing and few epochs of a one-cycle
-/// rate. The stem learns where airbench's is whitened and frozen, and there are flips and crops.
+/// GELU, a fast-moving batch normalisation, label smoothing, few epochs, and its start: a stem
+/// that is whitened and frozen, the identity in the other convolutions, logits of zero. Its
+/// steps, too, but for smaller batches and a cosine: matrices turn by Muon at one norm, and
+/// factors of the rate bring all else to about airbench's rates, except scales of
+/// normalisation, which hardly move and which airbench has not.
 fn speedrun() -> Result<Model> {
     const WIDTHS: [usize; 3] = [64, 256, 256];
     let cifar = cifar("speedrun", [3, 32, 32]);
     let training = TrainingDefaults {
-        optimizer: "muon".into(),
-        learning_rate: Some(0.01),
-        weight_decay: Some(0.1),
+        optimizer: "muon-normalized".into(),
+        learning_rate: Some(0.012),
+        weight_decay: Some(0.0),
+        layer_rates: vec!["*.norm?.bias=2200".into(), "head=0.43".into()],
         label_smoothing: 0.2,
         batch_size: 500,
-        epochs: 10,
-        schedule: "one-cycle".into(),
+        epochs: 8,
         warmup: 0.0,
         augment: Some("flip, crop=2, border=reflect".into()),
         ..cifar.training.clone()
@@ -370,23 +373,23 @@ fn speedrun() -> Result<Model> {
         epsilon: 1e-5,
     };
     let input = net.0.input();
-    let mut x = net.layer(
-        "stem",
-        Conv2d::new(24, 2).activation(Function::Gelu),
-        &[&input],
-    );
+    let stem = Conv2d::new(24, 2).bias(false).init(KernelInit::Whiten);
+    let mut x = net.layer("stem", stem.activation(Function::Gelu), &[&input]);
+    net.0.freeze_last();
+    let conv = |width| conv(width, 3, 1).init(KernelInit::Dirac);
     for (group, width) in WIDTHS.into_iter().enumerate() {
         let of = |part: &str| format!("group{}.{part}", group + 1);
-        x = net.layer(&of("conv1"), conv(width, 3, 1), &[&x]);
+        x = net.layer(&of("conv1"), conv(width), &[&x]);
         x = net.layer(&of("pool"), MaxPool2d::new(2), &[&x]);
         x = net.layer(&of("norm1"), norm(), &[&x]);
         x = net.layer(&of("gelu1"), gelu(), &[&x]);
-        x = net.layer(&of("conv2"), conv(width, 3, 1), &[&x]);
+        x = net.layer(&of("conv2"), conv(width), &[&x]);
         x = net.layer(&of("norm2"), norm(), &[&x]);
         x = net.layer(&of("gelu2"), gelu(), &[&x]);
     }
     let x = net.layer("pool", GlobalMaxPool {}, &[&x]);
-    net.layer("head", Dense::new(10).bias(false), &[&x]);
+    let head = Dense::new(10).bias(false).init(KernelInit::Zeros);
+    net.layer("head", head, &[&x]);
     net.0.build()
 }
 
@@ -536,8 +539,8 @@ mod tests {
                 "convnext-atto",
                 3_695_520 - 321 * 1000 + 321 * 10 - 3 * 40 * (16 - 4),
             ),
-            // airbench94's 1.97 M.
-            ("speedrun", 1_972_792),
+            // airbench94's 1.97 M, less the stem's biases and with scales of normalisation.
+            ("speedrun", 1_972_480),
         ];
         assert_eq!(names().collect::<Vec<_>>().len(), expected.len());
         for (name, parameters) in expected {

@@ -237,7 +237,8 @@ impl Config {
     }
 
     /// The same settings with an optimizer. Another one than before comes with its own
-    /// learning rate and weight decay: a rate stated for one says nothing of another.
+    /// learning rate and weight decay and with no [`layer_rates`](Self::layer_rates): rates
+    /// stated for one say nothing of another.
     ///
     /// # Errors
     /// [`Error::Usage`] that lists the known ones.
@@ -247,6 +248,7 @@ impl Config {
             self.optimizer = name.to_owned();
             self.learning_rate = optimizer.default_learning_rate();
             self.weight_decay = optimizer.weight_decay;
+            self.layer_rates = Vec::new();
         }
         Ok(self)
     }
@@ -519,6 +521,7 @@ mod tests {
             .training(TrainingDefaults {
                 optimizer: "nesterov".into(),
                 learning_rate: Some(0.5),
+                layer_rates: vec!["dense=2".into()],
                 ..TrainingDefaults::default()
             })
             .add(crate::model::Flatten)
@@ -527,6 +530,8 @@ mod tests {
         let config = Config::new(&model).unwrap();
         let rate = |name: &str| config.clone().with_optimizer(name).unwrap().learning_rate;
         assert_eq!([rate("nesterov"), rate("sgd")], [0.5, 0.01]);
+        let factors = |name: &str| config.clone().with_optimizer(name).unwrap().layer_rates;
+        assert_eq!([factors("nesterov").len(), factors("sgd").len()], [1, 0]);
         let adamw = config.clone().with_optimizer("adamw").unwrap();
         assert_eq!(adamw.optimizer().unwrap(), Optimizer::adamw());
     }

@@ -47,7 +47,7 @@ pub struct Conv2d {
     /// Applied to the result; none.
     #[serde(default, with = "values::function")]
     pub activation: Function,
-    /// How the weights start: `glorot_uniform` (the default), `dirac` or `whiten`.
+    /// How the weights start: `glorot_uniform` (the default), `zeros`, `dirac` or `whiten`.
     #[serde(default)]
     pub init: KernelInit,
 }
@@ -99,6 +99,7 @@ impl Conv2d {
         let uniform = Init::GlorotUniform { fan_in, fan_out };
         let problem = match self.init {
             KernelInit::GlorotUniform => return Ok(uniform),
+            KernelInit::Zeros => return Ok(Init::Zeros),
             KernelInit::Dirac if self.groups == 1 => return Ok(Init::Dirac { fan_in, fan_out }),
             KernelInit::Dirac => format!("init dirac is for one group, found {}", self.groups),
             KernelInit::Whiten => {
@@ -227,7 +228,7 @@ impl Lower for DepthwiseConv2d {
 
 /// Dense (fully connected) layer: [N, in] to [N, units].
 ///
-/// Parameters: `weight` `[units, in]`, Glorot uniform; `bias` `[units]`, zeros.
+/// Parameters: `weight` `[units, in]`, as [`init`](Self::init) says; `bias` `[units]`, zeros.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dense {
@@ -239,6 +240,9 @@ pub struct Dense {
     /// Applied to the result; none.
     #[serde(default, with = "values::function")]
     pub activation: Function,
+    /// How the weights start: `glorot_uniform` (the default) or `zeros`.
+    #[serde(default)]
+    pub init: KernelInit,
 }
 
 impl Dense {
@@ -248,12 +252,14 @@ impl Dense {
             units,
             bias: true,
             activation: Function::Identity,
+            init: KernelInit::GlorotUniform,
         }
     }
 
     setters! {
         bias: bool;
         activation: Function;
+        init: KernelInit;
     }
 }
 
@@ -269,9 +275,18 @@ impl Lower for Dense {
         if self.units == 0 {
             return Err(lowering.error("units must be at least 1"));
         }
-        let init = Init::GlorotUniform {
-            fan_in: *features,
-            fan_out: self.units,
+        let init = match self.init {
+            KernelInit::GlorotUniform => Init::GlorotUniform {
+                fan_in: *features,
+                fan_out: self.units,
+            },
+            KernelInit::Zeros => Init::Zeros,
+            KernelInit::Dirac | KernelInit::Whiten => {
+                return Err(lowering.error(
+                    "init of a dense layer must be glorot_uniform or zeros; dirac and whiten are \
+                     for convolutions",
+                ));
+            }
         };
         let weight = lowering.parameter("weight", [self.units, *features], init)?;
         let y = lowering.op(matmul::MatMul::new(false, true), &[x, weight])?;
