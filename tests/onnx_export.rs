@@ -56,6 +56,8 @@ fn weights(model: &Model, draw: &mut Draw) -> Tensors {
             "running_var" => (0.5, 1.5),
             "running_mean" | "bias" => (-0.2, 0.2),
             _ if tensor.shape().rank() == 1 => (0.5, 1.5),
+            // A last layer that begins at zero would hide all before it.
+            _ if tensor.data().iter().all(|x| *x == 0.0) => (-0.2, 0.2),
             _ => continue,
         };
         for x in tensor.data_mut() {
