@@ -12,8 +12,9 @@ use gpucnn::gpu::half::Half;
 use gpucnn::gpu::profile::ProfileKind;
 use gpucnn::graph::{Backend, CpuBackend, GpuBackend, Graph};
 use gpucnn::ops::activation::{Activation, Function};
+use gpucnn::ops::conv2d::Conv2d;
 use gpucnn::ops::matmul::MatMul;
-use gpucnn::ops::{Array, Builder, Draw, Entry, Fill, Sample, Tolerance, registry};
+use gpucnn::ops::{Array, Builder, Draw, Entry, Fill, Sample, Tolerance, Window, registry};
 use gpucnn::tensor::{DType, TensorType};
 use support::{inputs, open, open_with, run};
 
@@ -163,6 +164,38 @@ fn large_products_equal_the_reference() {
         let found = run(&mut gpu, &sample, op(), &data, true);
         let problem = mismatch(&sample, None, &expected[0], &found[0]);
         assert_eq!(problem, None, "transposed {a}, {b}");
+    }
+}
+
+/// Windows a column wide leave whole quads to store, of which only the last row's are results.
+#[test]
+fn pools_of_rows_behind_transformed_convolutions_equal_the_reference() {
+    const CHANNELS: usize = 128;
+    let conv = Conv2d::new(Window::new([3, 3]), 1);
+    let x = TensorType::f32([4, CHANNELS, 26, 26]);
+    let w = TensorType::f32([CHANNELS, CHANNELS, 3, 3]);
+    // Winograd's errors reach 32 times as far as a plain sum's.
+    let mut tolerance = Tolerance::sum(CHANNELS * 9, 1.0);
+    tolerance.absolute *= 32.0;
+    for profile in [ProfileKind::CpuLike, ProfileKind::Gpu] {
+        let mut gpu = GpuBackend::new(open(profile, false)).unwrap();
+        for rows in [2, 4] {
+            let window = Window {
+                stride: [rows, 1],
+                ..Window::new([rows, 1])
+            };
+            let op = Conv2d {
+                pool: Some(window),
+                ..conv
+            };
+            let filled = vec![(x.clone(), Fill::UNIT), (w.clone(), Fill::UNIT)];
+            let sample = Sample::new(op, filled, tolerance);
+            let data = inputs(&mut Draw::new(1), &sample);
+            let expected = run(&mut CpuBackend::new(), &sample, Box::new(op), &data, false);
+            let found = run(&mut gpu, &sample, Box::new(op), &data, true);
+            let problem = mismatch(&sample, None, &expected[0], &found[0]);
+            assert_eq!(problem, None, "pools of {rows} rows, {profile}");
+        }
     }
 }
 

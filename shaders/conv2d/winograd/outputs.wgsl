@@ -15,7 +15,7 @@ const OH: u32 = 1u;
 const OW: u32 = 1u;
 const POOL_H: u32 = 1u;          // of a pool window; divides SIDE
 const POOL_W: u32 = 1u;
-const IN_QUADS: bool = false;    // OW divides by 4, and there is no pool
+const IN_QUADS: bool = false;    // OW divides by 4, and windows are a column wide
 const HAS_BIAS: bool = false;
 const ALPHA: f32 = 0.0;          // the activation's parameter
 const TILES_Y: u32 = 1u;         // of an image
@@ -74,10 +74,10 @@ fn write_outputs(o: u32, quad: u32, results: array<array<vec4<f32>, SIDE>, SIDE>
                 finish(image.w, o, row.w, column.w, best[w].w, winner[w].w);
             }
         }
-        if IN_QUADS {
-            let row = top + vec4<u32>(r);
+        if IN_QUADS && r % POOL_H == POOL_H - 1u {
+            let row = (top + vec4<u32>(r)) / POOL_H;
             for (var t = 0u; t < 4u; t++) {
-                if image[t] < IMAGES && row[t] < OH && left[t] < OW {
+                if image[t] < IMAGES && row[t] < POOLED_H && left[t] < OW {
                     var values: vec4<f32>;
                     var winners: vec4<u32>;
                     for (var s = 0u; s < SIDE; s++) {
