@@ -30,7 +30,7 @@ impl Graph {
                 continue;
             };
             let between = next.inputs[0];
-            if !self.may_fuse(first, second, between) {
+            if !self.are_a_pair(first, second, between) || !self.can_sink(first, second) {
                 continue;
             }
             let mut previous = self.nodes[first].clone();
@@ -166,13 +166,13 @@ impl Graph {
     /// [`Op::fuse_prologue`]) until none is left.
     #[must_use]
     pub fn fused(mut self) -> Self {
-        while let Some((first, second, op)) = self.find_fusion() {
-            self.fuse(first, second, op);
+        while let Some(fusion) = self.find_fusion() {
+            self.fuse(fusion);
         }
         self
     }
 
-    fn find_fusion(&self) -> Option<(usize, usize, Box<dyn Op>)> {
+    fn find_fusion(&self) -> Option<Fusion> {
         for (second, next) in self.nodes.iter().enumerate() {
             let Some(operand) = next.inputs.first() else {
                 continue;
@@ -181,22 +181,30 @@ impl Graph {
                 .iter()
                 .position(|n| n.outputs.first() == Some(operand));
             let Some(first) = first else { continue };
-            if !self.may_fuse(first, second, *operand) {
+            if !self.are_a_pair(first, second, *operand) {
                 continue;
             }
+            let place = match (self.can_sink(first, second), self.can_rise(first, second)) {
+                (true, _) => second,
+                (false, true) => first,
+                (false, false) => continue,
+            };
             let (p, n) = (&self.nodes[first].op, &next.op);
             let fused = p.fuse_epilogue(&**n).or_else(|| n.fuse_prologue(&**p));
             if let Some(op) = fused {
-                return Some((first, second, op));
+                return Some(Fusion {
+                    first,
+                    second,
+                    place,
+                    op,
+                });
             }
         }
         None
     }
 
-    /// Whether `operand` has no other reader and moving node `first` to the place of
-    /// `second` changes nothing that runs between them.
-    fn may_fuse(&self, first: usize, second: usize, operand: Value) -> bool {
-        let producer = &self.nodes[first];
+    /// Whether `second` alone reads `operand`, which `first` computes, and both always run.
+    fn are_a_pair(&self, first: usize, second: usize, operand: Value) -> bool {
         let readers = self
             .nodes
             .iter()
@@ -204,33 +212,63 @@ impl Graph {
             .filter(|v| **v == operand)
             .count();
         let guarded = [first, second].map(|i| self.nodes[i].guard.is_some());
-        let between = &self.nodes[first + 1..second];
-        let undisturbed = between.iter().all(|n| {
-            let reads = n.inputs.iter().any(|v| producer.outputs.contains(v));
-            let updates =
-                n.op.updates()
-                    .iter()
-                    .any(|i| producer.inputs.contains(&n.inputs[*i]));
-            !reads && !updates
-        });
-        guarded == [false; 2] && readers == 1 && undisturbed && self.value(operand).store.is_none()
+        guarded == [false; 2] && readers == 1 && self.value(operand).store.is_none()
     }
 
-    fn fuse(&mut self, first: usize, second: usize, op: Box<dyn Op>) {
-        let next = self.nodes[second].clone();
-        let previous = self.nodes.remove(first);
+    /// Whether moving `first` to the place of `second` changes nothing that runs between them.
+    fn can_sink(&self, first: usize, second: usize) -> bool {
+        let producer = &self.nodes[first];
+        self.nodes[first + 1..second].iter().all(|n| {
+            let reads = n.inputs.iter().any(|v| producer.outputs.contains(v));
+            !reads && !updates_any(n, &producer.inputs)
+        })
+    }
+
+    /// Whether moving `second` to the place of `first` changes nothing of what it computes.
+    fn can_rise(&self, first: usize, second: usize) -> bool {
+        let reader = &self.nodes[second];
+        let is_made = |n: &Node| reader.inputs.iter().any(|v| n.outputs.contains(v));
+        reader.op.updates().is_empty()
+            && self.nodes[first + 1..second]
+                .iter()
+                .all(|n| !is_made(n) && !updates_any(n, &reader.inputs))
+    }
+
+    fn fuse(&mut self, fusion: Fusion) {
+        let next = self.nodes.remove(fusion.second);
+        let previous = self.nodes.remove(fusion.first);
         let parts = |node: &Node| match node.fused.as_slice() {
             [] => vec![node.op.name()],
             fused => fused.to_vec(),
         };
         let join = |a: &[Value], b: &[Value]| a.iter().chain(b).copied().collect();
-        self.nodes[second - 1] = Node {
-            op: Arc::from(op),
+        let node = Node {
             inputs: join(&previous.inputs, &next.inputs[1..]),
             outputs: join(&next.outputs, &previous.outputs[1..]),
             fused: [parts(&previous), parts(&next)].concat(),
+            op: Arc::from(fusion.op),
             layer: previous.layer,
             guard: None,
         };
+        // The first of the pair is gone from before the second's place.
+        let place = match fusion.place == fusion.first {
+            true => fusion.first,
+            false => fusion.second - 1,
+        };
+        self.nodes.insert(place, node);
     }
+}
+
+/// Two nodes that one op does, and which of their places it takes.
+struct Fusion {
+    first: usize,
+    second: usize,
+    place: usize,
+    op: Box<dyn Op>,
+}
+
+/// Whether a node changes one of these.
+fn updates_any(node: &Node, values: &[Value]) -> bool {
+    let updates = node.op.updates();
+    updates.iter().any(|i| values.contains(&node.inputs[*i]))
 }

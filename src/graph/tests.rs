@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ops::activation::ActivationGrad;
+use crate::ops::batch_norm::{BatchNorm2d, UpdateRunningStats};
 use crate::ops::binary::{Binary, BinaryOp, SumTo};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::pool2d::MaxPool2d;
@@ -206,4 +207,30 @@ fn an_activation_moves_behind_a_pool_and_all_three_become_one_node() {
     // What was asked for is still what is stored.
     assert_eq!(graph.nodes()[2].outputs, [y]);
     assert_eq!(graph.optimized().nodes().len(), 1);
+}
+
+#[test]
+fn an_activation_joins_a_norm_whose_statistics_are_read_before_it() {
+    let mut graph = Graph::new();
+    let x = graph.state("x", TensorType::f32([2, 3, 4, 4]));
+    let channel = |graph: &mut Graph, name| graph.state(name, TensorType::f32([3]));
+    let parameters = ["gamma", "beta"].map(|name| channel(&mut graph, name));
+    let running = ["mean", "variance"].map(|name| channel(&mut graph, name));
+    let norm = BatchNorm2d::new(1e-3);
+    let [y, mean, variance] = graph
+        .add(Box::new(norm), &[x, parameters[0], parameters[1]])
+        .unwrap()[..]
+    else {
+        panic!("a norm has three outputs");
+    };
+    let update = UpdateRunningStats { momentum: 0.9 };
+    let inputs = [running[0], running[1], mean, variance];
+    graph.add(Box::new(update), &inputs).unwrap();
+    let y = graph.add1(Box::new(RELU), &[y]).unwrap();
+    let out = graph.state("y", graph.ty(y).clone());
+    graph.store(y, out).unwrap();
+    let graph = graph.optimized();
+    let names: Vec<_> = graph.nodes().iter().map(|n| n.op.name()).collect();
+    assert_eq!(names, ["batch_norm2d", "update_running_stats"]);
+    assert_eq!(graph.nodes()[0].fused, ["batch_norm2d", "activation"]);
 }
