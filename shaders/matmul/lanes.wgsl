@@ -1,11 +1,12 @@
 // Matrix product where subgroup lanes are SIMD lanes and every load is a gather:
 //
-//   C[m, n] = activate(sum over k of A[m, k] * B[k, n] + bias[n], ALPHA), BATCH times
+//   C[m, n] = activate(sum over k of A[m, k] * B[k, n] + bias[n], ALPHA), BATCH times, of which
+//             each SUMMED that follow one another are added up
 //
 //   a, a4   [M, K], or [K, M] where TRANSPOSE_A, each STEP_A after the one before; one buffer
 //           seen as f32 and as vec4, read by vec4 where QUADS_A: its rows are whole vec4
 //   b, b4   [K, N], or [N, K] where TRANSPOSE_B; likewise
-//   bias    [N], read where HAS_BIAS; otherwise anything
+//   bias    [N], or [M] where BIAS_BY_ROW, read where HAS_BIAS; otherwise anything
 //   C       by the hook `put`: [M, N]; or partial sums where PARTIAL, without epilogue: those of
 //           all products, SPLITS times
 //
@@ -25,8 +26,8 @@
 // The register arrays are nested, each as long as the loop that indexes it: drivers unroll
 // such loops completely, and only then do the arrays stay in registers.
 //
-// group.x and group.y count tiles, neighbours along M first; group.z is split * BATCH +
-// batch: a split sums its part of K and gemm/reduce.wgsl adds the parts up, in order.
+// group.x and group.y count tiles, neighbours along M first; group.z is split * RESULTS +
+// result: a split sums its part of K and gemm/reduce.wgsl adds the parts up, in order.
 // Floor a step: 4 ROWS COLUMNS DEPTH FMA; DEPTH COLUMNS + ROWS DEPTH / (4 LANES) vec4 loads.
 
 const GROUPS_X: u32 = 65535u;    // workgroups a row of the dispatch
@@ -35,6 +36,7 @@ const M: u32 = 1u;
 const N: u32 = 1u;
 const K: u32 = 1u;
 const BATCH: u32 = 1u;           // products
+const SUMMED: u32 = 1u;          // products of a result; divides BATCH
 const STEP_A: u32 = 0u;          // elements from one product's A to the next's, and so on
 const STEP_B: u32 = 0u;
 const STEP_C: u32 = 0u;
@@ -47,9 +49,11 @@ const TRANSPOSE_B: bool = false;
 const QUADS_A: bool = false;
 const QUADS_B: bool = false;
 const HAS_BIAS: bool = false;
+const BIAS_BY_ROW: bool = false;
 const PARTIAL: bool = false;
 const ALPHA: f32 = 0.0;          // the activation's parameter
 
+const RESULTS: u32 = BATCH / SUMMED;
 const TILES_M: u32 = (M + ROWS - 1u) / ROWS;
 const WIDTH: u32 = 4u * LANES;                         // columns of C side by side
 const TILES_N: u32 = (N + COLUMNS * WIDTH - 1u) / (COLUMNS * WIDTH);
@@ -97,13 +101,13 @@ fn quad_of_b(batch: u32, row: u32, column: u32, rows: u32, columns: u32) -> vec4
     return select(vec4<f32>(), quad, inside);
 }
 
-fn finish(n: u32, sum: f32) -> f32 {
+fn finish(m: u32, n: u32, sum: f32) -> f32 {
     if PARTIAL {
         return sum;
     }
     var value = sum;
     if HAS_BIAS {
-        value += bias[min(n, N - 1u)];
+        value += bias[select(min(n, N - 1u), min(m, M - 1u), BIAS_BY_ROW)];
     }
     return activate(value, ALPHA);
 }
@@ -116,56 +120,59 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     let m = tile % TILES_M * ROWS;
     let n = tile / TILES_M * (COLUMNS * WIDTH) + lane * 4u;
-    let batch = group.z % BATCH;
-    let split = group.z / BATCH;
+    let result = group.z % RESULTS;
+    let split = group.z / RESULTS;
 
     var sums: array<array<vec4<f32>, COLUMNS>, ROWS>;
-    for (var step = 0u; step < SPLIT_K; step += DEPTH) {
-        let k0 = split * SPLIT_K + step;
-        // tile_a[i][j][l]: component j of the quad that lane l loaded i-th.
-        var tile_a: array<array<array<f32, LANES>, 4>, LOADS>;
-        for (var i = 0u; i < LOADS; i++) {
-            let q = i * LANES + lane;
-            var quad: vec4<f32>;
-            if TRANSPOSE_A {
-                quad = quad_of_a(batch, k0 + q / LINE, m + q % LINE * 4u, K, M);
-            } else {
-                quad = quad_of_a(batch, m + q / LINE, k0 + q % LINE * 4u, M, K);
-            }
-            tile_a[i][0] = spread(quad.x);
-            tile_a[i][1] = spread(quad.y);
-            tile_a[i][2] = spread(quad.z);
-            tile_a[i][3] = spread(quad.w);
-        }
-        var tile_b: array<array<vec4<f32>, DEPTH>, COLUMNS>;
-        for (var j = 0u; j < COLUMNS; j++) {
-            let column = n + j * WIDTH;
-            for (var i = 0u; i < QUADS_K; i++) {
-                let k = k0 + i * 4u;
-                var block: mat4x4<f32>;
-                if TRANSPOSE_B {
-                    block = transpose(mat4x4<f32>(
-                        quad_of_b(batch, column, k, N, K), quad_of_b(batch, column + 1u, k, N, K),
-                        quad_of_b(batch, column + 2u, k, N, K), quad_of_b(batch, column + 3u, k, N, K)));
+    for (var nth = 0u; nth < SUMMED; nth++) {
+        let batch = result * SUMMED + nth;
+        for (var step = 0u; step < SPLIT_K; step += DEPTH) {
+            let k0 = split * SPLIT_K + step;
+            // tile_a[i][j][l]: component j of the quad that lane l loaded i-th.
+            var tile_a: array<array<array<f32, LANES>, 4>, LOADS>;
+            for (var i = 0u; i < LOADS; i++) {
+                let q = i * LANES + lane;
+                var quad: vec4<f32>;
+                if TRANSPOSE_A {
+                    quad = quad_of_a(batch, k0 + q / LINE, m + q % LINE * 4u, K, M);
                 } else {
-                    block = mat4x4<f32>(
-                        quad_of_b(batch, k, column, K, N), quad_of_b(batch, k + 1u, column, K, N),
-                        quad_of_b(batch, k + 2u, column, K, N), quad_of_b(batch, k + 3u, column, K, N));
+                    quad = quad_of_a(batch, m + q / LINE, k0 + q % LINE * 4u, M, K);
                 }
-                tile_b[j][i * 4u] = block[0];
-                tile_b[j][i * 4u + 1u] = block[1];
-                tile_b[j][i * 4u + 2u] = block[2];
-                tile_b[j][i * 4u + 3u] = block[3];
+                tile_a[i][0] = spread(quad.x);
+                tile_a[i][1] = spread(quad.y);
+                tile_a[i][2] = spread(quad.z);
+                tile_a[i][3] = spread(quad.w);
             }
-        }
-        for (var r = 0u; r < ROWS; r++) {
-            for (var k = 0u; k < DEPTH; k++) {
-                let line = select(r, k, TRANSPOSE_A);
-                let place = select(k, r, TRANSPOSE_A);
-                let q = line * LINE + place / 4u;
-                let left = vec4<f32>(tile_a[q / LANES][place % 4u][q % LANES]);
-                for (var j = 0u; j < COLUMNS; j++) {
-                    sums[r][j] = fma(left, tile_b[j][k], sums[r][j]);
+            var tile_b: array<array<vec4<f32>, DEPTH>, COLUMNS>;
+            for (var j = 0u; j < COLUMNS; j++) {
+                let column = n + j * WIDTH;
+                for (var i = 0u; i < QUADS_K; i++) {
+                    let k = k0 + i * 4u;
+                    var block: mat4x4<f32>;
+                    if TRANSPOSE_B {
+                        block = transpose(mat4x4<f32>(
+                            quad_of_b(batch, column, k, N, K), quad_of_b(batch, column + 1u, k, N, K),
+                            quad_of_b(batch, column + 2u, k, N, K), quad_of_b(batch, column + 3u, k, N, K)));
+                    } else {
+                        block = mat4x4<f32>(
+                            quad_of_b(batch, k, column, K, N), quad_of_b(batch, k + 1u, column, K, N),
+                            quad_of_b(batch, k + 2u, column, K, N), quad_of_b(batch, k + 3u, column, K, N));
+                    }
+                    tile_b[j][i * 4u] = block[0];
+                    tile_b[j][i * 4u + 1u] = block[1];
+                    tile_b[j][i * 4u + 2u] = block[2];
+                    tile_b[j][i * 4u + 3u] = block[3];
+                }
+            }
+            for (var r = 0u; r < ROWS; r++) {
+                for (var k = 0u; k < DEPTH; k++) {
+                    let line = select(r, k, TRANSPOSE_A);
+                    let place = select(k, r, TRANSPOSE_A);
+                    let q = line * LINE + place / 4u;
+                    let left = vec4<f32>(tile_a[q / LANES][place % 4u][q % LANES]);
+                    for (var j = 0u; j < COLUMNS; j++) {
+                        sums[r][j] = fma(left, tile_b[j][k], sums[r][j]);
+                    }
                 }
             }
         }
@@ -178,8 +185,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             if (M % ROWS == 0u || m + r < M) && (N % (COLUMNS * WIDTH) == 0u || column < N) {
                 let s = sums[r][j];
                 let values = vec4<f32>(
-                    finish(column, s.x), finish(column + 1u, s.y),
-                    finish(column + 2u, s.z), finish(column + 3u, s.w));
+                    finish(m + r, column, s.x), finish(m + r, column + 1u, s.y),
+                    finish(m + r, column + 2u, s.z), finish(m + r, column + 3u, s.w));
                 put(group.z * STEP_C + (m + r) * N + column, min(4u, N - column), values);
             }
         }

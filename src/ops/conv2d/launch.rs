@@ -1,12 +1,12 @@
-//! How convolutions run on the GPU: by Winograd's algorithm where that pays, on software
-//! adapters by kernels of their own where one fits, else as implicit GEMM over
-//! `shaders/conv2d/operands.wgsl`.
+//! How convolutions run on the GPU: depthwise ones by kernels of their own, others by Winograd's
+//! algorithm where that pays, on software adapters by kernels for these where one fits, else as
+//! implicit GEMM over `shaders/conv2d/operands.wgsl`.
 
 use super::plan::Plan;
-use super::{Conv2d, Conv2dWeightGrad, Geometry, correlate, patch, winograd};
+use super::{Conv2d, Conv2dWeightGrad, Geometry, correlate, depthwise, patch, pointwise, winograd};
 use crate::error::Result;
 use crate::gpu::kernel::{Arg, Launch, ShaderFile};
-use crate::gpu::profile::ProfileKind;
+use crate::gpu::profile::{Profile, ProfileKind};
 use crate::ops::LaunchContext;
 use crate::ops::activation::{Activation, FUNCTIONS, Function};
 use crate::ops::bias::BiasGrad;
@@ -87,6 +87,9 @@ pub(super) fn forward(
 
 /// A plan by the kernels that take one, if one of them pays.
 fn as_planned(plan: &Plan, context: &LaunchContext<'_>) -> Option<Launch> {
+    if let Some(launch) = depthwise::launch(context.profile, plan) {
+        return Some(launch);
+    }
     // Transformed operands lose too much in half precision for matrix units.
     if !Engine::has_units(context, [Some(1), Some(0)])
         && let Some(launch) = winograd::launch(context.profile, plan)
@@ -94,7 +97,8 @@ fn as_planned(plan: &Plan, context: &LaunchContext<'_>) -> Option<Launch> {
         return Some(launch);
     }
     match context.profile.kind {
-        ProfileKind::CpuLike => patch::launch(context.profile, plan),
+        ProfileKind::CpuLike => pointwise::launch(context.profile, plan)
+            .or_else(|| patch::launch(context.profile, plan)),
         ProfileKind::Gpu => None,
     }
 }
@@ -143,15 +147,18 @@ pub(super) fn weight_grad(
     geometry: &Geometry,
     context: &LaunchContext<'_>,
 ) -> Result<Launch> {
+    if let Some(launch) = depthwise::weight_grad(context.profile, geometry, op) {
+        return Ok(launch);
+    }
     let x = context.inputs.len() - 1;
     let dy_input = op.pool.is_none().then_some(0);
     let inputs = [dy_input, Some(x)];
-    let transformed = match Engine::has_units(context, inputs) {
+    let multiplied = match Engine::has_units(context, inputs) {
         true => None,
-        false => winograd::weight_grad(context.profile, geometry),
+        false => as_products(geometry, context.profile),
     };
     if context.profile.kind == ProfileKind::CpuLike
-        && transformed.is_none()
+        && multiplied.is_none()
         && let Some(launch) = correlate::weight_grad(context.profile, geometry, op)
     {
         return Ok(launch);
@@ -167,7 +174,7 @@ pub(super) fn weight_grad(
             input => input,
         });
     }
-    let weights = transformed.unwrap_or_else(|| implicit_weight_grad(geometry, context, inputs));
+    let weights = multiplied.unwrap_or_else(|| implicit_weight_grad(geometry, context, inputs));
     launch = launch.then(weights, |arg| match arg {
         Arg::Input(0) => gradient,
         Arg::Input(_) => Arg::Input(x),
@@ -181,6 +188,16 @@ pub(super) fn weight_grad(
         });
     }
     Ok(launch)
+}
+
+/// A weight gradient by products of matrices, transformed or as they are, if that pays; inputs
+/// `dy`, `x`.
+fn as_products(geometry: &Geometry, profile: &Profile) -> Option<Launch> {
+    let transformed = winograd::weight_grad(profile, geometry);
+    transformed.or_else(|| match profile.kind {
+        ProfileKind::CpuLike => pointwise::weight_grad(profile, geometry),
+        ProfileKind::Gpu => None,
+    })
 }
 
 /// Inputs `dy`, `x`; `inputs` are the op's inputs they are, if they are any.

@@ -1,10 +1,12 @@
 //! 2-D convolution (cross-correlation, as everywhere in deep learning) and its gradients.
 
 mod correlate;
+mod depthwise;
 mod gradient;
 mod launch;
 mod patch;
 mod plan;
+mod pointwise;
 mod tile;
 mod winograd;
 
@@ -355,11 +357,14 @@ impl Op for Conv2d {
     }
 }
 
-/// A random convolution: ordinary, grouped or depthwise, or one of so many channels that
-/// Winograd's pays.
+/// A random convolution: ordinary, grouped, depthwise or of single pixels, or one of so many
+/// channels that Winograd's pays.
 pub(super) fn draw_geometry(draw: &mut Draw) -> Geometry {
-    if draw.int(0, 5) == 0 {
-        return draw_wide(draw);
+    match draw.int(0, 7) {
+        0 => return draw_wide(draw),
+        1 | 2 => return draw_depthwise(draw),
+        3 => return draw_pointwise(draw),
+        _ => {}
     }
     let (window, image) = Window::draw(draw);
     let groups = draw.pick(&[1, 1, 1, 2, 3]);
@@ -371,6 +376,30 @@ pub(super) fn draw_geometry(draw: &mut Draw) -> Geometry {
     let x = TensorType::f32([draw.int(1, 5), groups * c, image[0], image[1]]);
     let w = TensorType::f32([groups * o, c, window.kernel[0], window.kernel[1]]);
     Geometry::new("sample", window, groups, &x, &w).expect("drawn to fit")
+}
+
+/// Small or wide images, so that strips and steps are whole ones or cut.
+fn draw_depthwise(draw: &mut Draw) -> Geometry {
+    let (mut window, mut image) = Window::draw(draw);
+    if draw.coin() {
+        let side = draw.pick(&[3, 5, 7]);
+        window = Window::new([side; 2]);
+        window.stride = [draw.int(1, 2); 2];
+        window.pads = Pads::uniform(side / 2);
+        image = [draw.int(4, 12), draw.pick(&[4, 8, 16, 36])];
+    }
+    let [groups, o] = [draw.int(2, 20), draw.pick(&[1, 1, 2])];
+    let x = TensorType::f32([draw.pick(&[1, 2, 6]), groups, image[0], image[1]]);
+    let w = TensorType::f32([groups * o, 1, window.kernel[0], window.kernel[1]]);
+    Geometry::new("sample", window, groups, &x, &w).expect("drawn to fit")
+}
+
+fn draw_pointwise(draw: &mut Draw) -> Geometry {
+    let image = [draw.int(1, 12), draw.pick(&[4, 8, 9])];
+    let [c, o] = [draw.int(1, 40), draw.int(1, 40)];
+    let x = TensorType::f32([draw.int(1, 6), c, image[0], image[1]]);
+    let w = TensorType::f32([o, c, 1, 1]);
+    Geometry::new("sample", Window::new([1, 1]), 1, &x, &w).expect("drawn to fit")
 }
 
 fn draw_wide(draw: &mut Draw) -> Geometry {

@@ -41,8 +41,11 @@ pub(super) fn launch(profile: &Profile, op: &MatMul, extents: &Extents) -> Launc
     // Without a bias the binding is never read; any input will do.
     let bias = Arg::Input(if op.bias { 2 } else { 0 });
     gemm::in_parts(splits, [(m * n, Arg::Output(0))], |[result]| {
-        let args = [Arg::Input(0), Arg::Input(1), bias, result];
-        dispatch(profile, op, extents, splits, args, extents.steps())
+        let products = Products {
+            splits,
+            ..Products::new(op, extents)
+        };
+        products.dispatch(profile, [Arg::Input(0), Arg::Input(1), bias, result])
     })
 }
 
@@ -58,67 +61,92 @@ fn tile(profile: &Profile, extents: &Extents) -> [usize; 3] {
 }
 
 /// Tiles of one product.
-fn tiles(profile: &Profile, extents: &Extents) -> usize {
+pub(in crate::ops) fn tiles(profile: &Profile, extents: &Extents) -> usize {
     let [rows, columns, _] = tile(profile, extents);
     extents.m.div_ceil(rows) * extents.n.div_ceil(4 * lanes::lanes(profile) * columns)
 }
 
-/// The dispatch over `a`, `b`, `bias` and the result, which has `splits` parts; `steps` are the
-/// elements from one product's `a`, `b` and result to the next's.
-pub(super) fn dispatch(
-    profile: &Profile,
-    op: &MatMul,
-    extents: &Extents,
-    splits: usize,
-    [a, b, bias, result]: [Arg; 4],
-    [step_a, step_b, step_c]: [usize; 3],
-) -> Dispatch {
-    let Extents { m, n, k, batch } = *extents;
-    let [rows, columns, depth] = tile(profile, extents);
-    let [row_a, row_b] = [
-        if op.transpose_a { m } else { k },
-        if op.transpose_b { k } else { n },
-    ];
-    let quads = [row_a, row_b].map(|row| row.is_multiple_of(4));
-    // Each operand is read one way, and a bias hardly.
-    let kernel = Kernel::new(LANES)
-        .sparse(if quads[0] { "a" } else { "a4" })
-        .sparse(if quads[1] { "b" } else { "b4" })
-        .sparse("bias");
-    let kernel = lanes::specialise(kernel, profile);
-    let kernel = match n.is_multiple_of(4) {
-        true => kernel.hook("put", PUT_QUAD, "put_quad"),
-        false => kernel.hook("put", PUT, "put_each"),
-    };
-    let kernel = kernel
-        .hook("activate", FUNCTIONS, op.activation.shader_name())
-        .set("M", m)
-        .set("N", n)
-        .set("K", k)
-        .set("BATCH", batch)
-        .set("STEP_A", step_a)
-        .set("STEP_B", step_b)
-        .set("STEP_C", step_c)
-        .set("SPLIT_K", k.div_ceil(splits).next_multiple_of(depth))
-        .set("ROWS", rows)
-        .set("COLUMNS", columns)
-        .set("DEPTH", depth)
-        .set("TRANSPOSE_A", op.transpose_a)
-        .set("TRANSPOSE_B", op.transpose_b)
-        .set("QUADS_A", quads[0])
-        .set("QUADS_B", quads[1])
-        .set("HAS_BIAS", op.bias)
-        .set("PARTIAL", splits > 1)
-        .set("ALPHA", op.activation.alpha());
-    let bindings = vec![
-        ("a", a),
-        ("a4", a),
-        ("b", b),
-        ("b4", b),
-        ("bias", bias),
-        ("c", result),
-    ];
-    let mut dispatch = Dispatch::linear(kernel, bindings, tiles(profile, extents));
-    dispatch.workgroups[2] = u32::try_from(batch * splits).unwrap_or(u32::MAX);
-    dispatch
+/// Products that one dispatch computes.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::ops) struct Products<'a> {
+    pub op: &'a MatMul,
+    pub extents: &'a Extents,
+    /// Elements from one product's `a`, `b` and result to the next's.
+    pub steps: [usize; 3],
+    /// Parts of the terms, each with a result of its own.
+    pub splits: usize,
+    /// Products that follow one another and are added up: so many divide the batch.
+    pub summed: usize,
+    /// The bias has an element a row, not a column.
+    pub bias_by_row: bool,
+}
+
+impl<'a> Products<'a> {
+    /// Those of an op, as the extents say.
+    pub fn new(op: &'a MatMul, extents: &'a Extents) -> Self {
+        Self {
+            op,
+            extents,
+            steps: extents.steps(),
+            splits: 1,
+            summed: 1,
+            bias_by_row: false,
+        }
+    }
+
+    /// The dispatch over `a`, `b`, `bias` and the results.
+    pub fn dispatch(&self, profile: &Profile, [a, b, bias, result]: [Arg; 4]) -> Dispatch {
+        let Self { op, splits, .. } = *self;
+        let Extents { m, n, k, batch } = *self.extents;
+        let [rows, columns, depth] = tile(profile, self.extents);
+        let [row_a, row_b] = [
+            if op.transpose_a { m } else { k },
+            if op.transpose_b { k } else { n },
+        ];
+        let quads = [row_a, row_b].map(|row| row.is_multiple_of(4));
+        // Each operand is read one way, and a bias hardly.
+        let kernel = Kernel::new(LANES)
+            .sparse(if quads[0] { "a" } else { "a4" })
+            .sparse(if quads[1] { "b" } else { "b4" })
+            .sparse("bias");
+        let kernel = lanes::specialise(kernel, profile);
+        let kernel = match n.is_multiple_of(4) {
+            true => kernel.hook("put", PUT_QUAD, "put_quad"),
+            false => kernel.hook("put", PUT, "put_each"),
+        };
+        let kernel = kernel
+            .hook("activate", FUNCTIONS, op.activation.shader_name())
+            .set("M", m)
+            .set("N", n)
+            .set("K", k)
+            .set("BATCH", batch)
+            .set("SUMMED", self.summed)
+            .set("STEP_A", self.steps[0])
+            .set("STEP_B", self.steps[1])
+            .set("STEP_C", self.steps[2])
+            .set("SPLIT_K", k.div_ceil(splits).next_multiple_of(depth))
+            .set("ROWS", rows)
+            .set("COLUMNS", columns)
+            .set("DEPTH", depth)
+            .set("TRANSPOSE_A", op.transpose_a)
+            .set("TRANSPOSE_B", op.transpose_b)
+            .set("QUADS_A", quads[0])
+            .set("QUADS_B", quads[1])
+            .set("HAS_BIAS", op.bias)
+            .set("BIAS_BY_ROW", self.bias_by_row)
+            .set("PARTIAL", splits > 1)
+            .set("ALPHA", op.activation.alpha());
+        let bindings = vec![
+            ("a", a),
+            ("a4", a),
+            ("b", b),
+            ("b4", b),
+            ("bias", bias),
+            ("c", result),
+        ];
+        let mut dispatch = Dispatch::linear(kernel, bindings, tiles(profile, self.extents));
+        let depth = batch / self.summed * splits;
+        dispatch.workgroups[2] = u32::try_from(depth).unwrap_or(u32::MAX);
+        dispatch
+    }
 }

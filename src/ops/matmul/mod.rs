@@ -1,6 +1,6 @@
 //! Matrix product with optional bias and activation: dense layers and their gradients.
 
-mod lanes;
+pub(super) mod lanes;
 
 use super::activation::{Activation, FUNCTIONS, Function};
 use super::bias::BiasAdd;
@@ -106,9 +106,14 @@ pub(super) fn batched(
     [a, b, result]: [Arg; 3],
     steps: [usize; 3],
 ) -> Dispatch {
+    let products = lanes::Products {
+        steps,
+        splits,
+        ..lanes::Products::new(&op, extents)
+    };
     let args = [a, b, a, result];
     match profile.kind {
-        ProfileKind::CpuLike => lanes::dispatch(profile, &op, extents, splits, args, steps),
+        ProfileKind::CpuLike => products.dispatch(profile, args),
         ProfileKind::Gpu => extents.product(Engine::Tiled, op.operands(args), splits, |kernel| {
             op.specialise(kernel, extents, steps, splits > 1)
         }),
