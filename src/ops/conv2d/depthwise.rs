@@ -96,37 +96,50 @@ impl<'a> Task<'a> {
         if self.products(step) > lanes::MOST_UNROLLED {
             return None;
         }
+        let rows = self.rows(step);
         let [oh, ow] = self.geometry.output;
-        let whole = oh.next_multiple_of(step[0]);
+        let strips = self.planes() * oh.div_ceil(rows) * ow.div_ceil(step[1]);
+        let each = self.each(strips)?;
+        Some(Strips { step, rows, each })
+    }
+
+    /// Invocations that keep the device evenly busy.
+    fn busy(&self) -> usize {
         let workgroups = match self.profile.kind {
             ProfileKind::CpuLike => BUSY_LANES,
             ProfileKind::Gpu => BUSY_GPU,
         };
-        let busy = workgroups * self.workgroup();
-        // Whole images where that leaves no lane idle, as the rows at a cut are read twice.
+        workgroups * self.workgroup()
+    }
+
+    /// Rows of a strip: whole images where that keeps the device busy, as the rows at a cut are
+    /// read twice.
+    fn rows(&self, step: [usize; 2]) -> usize {
+        let [oh, ow] = self.geometry.output;
         let wide = self.geometry.images * self.planes() * ow.div_ceil(step[1]);
         let rows = match self.profile.kind {
-            ProfileKind::Gpu if !self.weights => GPU_STRIP,
-            _ => oh.div_ceil(busy.div_ceil(wide)),
+            ProfileKind::Gpu if !self.weights => GPU_STRIP.min(oh),
+            _ => oh.div_ceil(self.busy().div_ceil(wide)),
         };
-        let rows = rows.next_multiple_of(step[0]).min(whole);
-        let strips = self.planes() * oh.div_ceil(rows) * ow.div_ceil(step[1]);
+        rows.next_multiple_of(step[0])
+    }
+
+    /// Images of an invocation, where an image has so many strips: as many as leave the device
+    /// busy. `None` where the parts of a weight gradient take too much memory even so.
+    fn each(&self, strips: usize) -> Option<usize> {
         let images = self.geometry.images;
         let fits = |each: usize| {
-            let parts = images / each * strips;
-            images.is_multiple_of(each) && (parts * self.taps() * 4 <= SUM_BYTES || !self.weights)
+            let bytes = images / each * strips * self.taps() * size_of::<f32>();
+            images.is_multiple_of(each) && (bytes <= SUM_BYTES || !self.weights)
         };
         let most = match self.weights {
             true => images,
             false => MOST_EACH.min(images),
         };
         let mut each = (1..=most).filter(|each| fits(*each));
-        let first = each.next()?;
-        let each = each
-            .take_while(|each| images / each * strips >= busy)
-            .last()
-            .unwrap_or(first);
-        Some(Strips { step, rows, each })
+        let least = each.next()?;
+        let busy = each.take_while(|each| images / each * strips >= self.busy());
+        Some(busy.last().unwrap_or(least))
     }
 
     /// The step on a software adapter that costs least for what it computes.
@@ -139,11 +152,7 @@ impl<'a> Task<'a> {
         };
         side(0, most)
             .flat_map(|rows| side(1, most / rows).map(move |columns| [rows, columns]))
-            .filter(|step| {
-                self.reach(*step)
-                    .iter()
-                    .all(|side| *side <= MOST_ITERATIONS)
-            })
+            .filter(|step| self.reach(*step).into_iter().max() <= Some(MOST_ITERATIONS))
             .min_by_key(|step| self.cost(*step))
     }
 
