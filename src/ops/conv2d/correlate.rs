@@ -5,14 +5,12 @@ use super::{Conv2dWeightGrad, Geometry};
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
 use crate::gpu::profile::Profile;
 use crate::ops::activation::FUNCTIONS;
-use crate::ops::gemm;
 use crate::ops::lanes::{self, Span};
 use crate::shader;
 
 const CORRELATE: ShaderFile = shader!("conv2d/correlate.wgsl");
 const GRADIENT: ShaderFile = shader!("conv2d/gradient.wgsl");
 const GRADIENT_POOLED: ShaderFile = shader!("conv2d/gradient_pooled.wgsl");
-const PUT_BIAS: ShaderFile = shader!("conv2d/put_bias.wgsl");
 
 /// Accumulators of a lane that stay in registers; more are loaded and stored at every step.
 const REGISTERS: usize = 20;
@@ -159,24 +157,14 @@ pub(super) fn weight_grad(
         .set("POOL_H", task.pool[0])
         .set("POOL_W", task.pool[1]);
     let depth = u32::try_from(parts).ok()?;
-    let dispatch = |kernel, results: &[(&'static str, Arg)]| {
-        let mut bindings = task.operands();
-        bindings.extend_from_slice(results);
-        let mut dispatch = Dispatch::linear(kernel, bindings, blocks);
-        dispatch.workgroups[2] = depth;
-        dispatch
-    };
-    let weights = (geometry.w().shape.len(), Arg::Output(0));
-    if !op.bias {
-        return Some(gemm::in_parts(parts, [weights], |[dw]| {
-            dispatch(kernel, &[("dw", dw)])
-        }));
-    }
-    let kernel = kernel.hook("put_bias", PUT_BIAS, "put_bias_grad");
-    let bias = (geometry.bias().shape.len(), Arg::Output(1));
-    Some(gemm::in_parts(parts, [weights, bias], |[dw, db]| {
-        dispatch(kernel, &[("dw", dw), ("db", db)])
-    }))
+    Some(
+        op.in_parts(geometry, parts, kernel, |kernel, mut bindings| {
+            bindings.extend(task.operands());
+            let mut dispatch = Dispatch::linear(kernel, bindings, blocks);
+            dispatch.workgroups[2] = depth;
+            dispatch
+        }),
+    )
 }
 
 /// Parts of the images, each summed by so many blocks of filters and channels.

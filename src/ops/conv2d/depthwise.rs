@@ -5,13 +5,12 @@ use super::plan::Plan;
 use super::{Conv2dWeightGrad, Geometry};
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
 use crate::gpu::profile::{Profile, ProfileKind};
-use crate::ops::{gemm, lanes};
+use crate::ops::lanes;
 use crate::shader;
 
 const DEPTHWISE: ShaderFile = shader!("conv2d/depthwise.wgsl");
 const WEIGHTS: ShaderFile = shader!("conv2d/depthwise_weights.wgsl");
 const ROW: ShaderFile = shader!("conv2d/row.wgsl");
-const PUT_BIAS: ShaderFile = shader!("conv2d/put_bias.wgsl");
 
 /// Invocations of a workgroup on GPUs.
 const WORKGROUP: usize = 64;
@@ -293,23 +292,13 @@ pub(super) fn weight_grad(
         .set("IN_QUADS_DY", quads)
         .set("PARTS_FIRST", profile.kind == ProfileKind::Gpu);
     let [dy, x] = [Arg::Input(0), Arg::Input(1)];
-    let dispatch = |kernel, results: &[(&'static str, Arg)]| {
-        let mut bindings = vec![("x", x), ("x4", x), ("dy", dy), ("dy4", dy)];
-        bindings.extend_from_slice(results);
-        Dispatch::linear(kernel, bindings, task.workgroups(&strips))
-    };
     let parts = task.parts(&strips);
-    let weights = (geometry.w().shape.len(), Arg::Output(0));
-    if !op.bias {
-        return Some(gemm::in_parts(parts, [weights], |[dw]| {
-            dispatch(kernel, &[("dw", dw)])
-        }));
-    }
-    let kernel = kernel.hook("put_bias", PUT_BIAS, "put_bias_grad");
-    let bias = (geometry.bias().shape.len(), Arg::Output(1));
-    Some(gemm::in_parts(parts, [weights, bias], |[dw, db]| {
-        dispatch(kernel, &[("dw", dw), ("db", db)])
-    }))
+    Some(
+        op.in_parts(geometry, parts, kernel, |kernel, mut bindings| {
+            bindings.extend([("x", x), ("x4", x), ("dy", dy), ("dy4", dy)]);
+            Dispatch::linear(kernel, bindings, task.workgroups(&strips))
+        }),
+    )
 }
 
 /// Whether sums are over the taps of one channel.

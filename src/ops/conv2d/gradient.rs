@@ -3,14 +3,18 @@
 use super::plan::Plan;
 use super::{Conv2d, Geometry, draw_geometry, draw_pool, launch, winograd};
 use crate::error::Result;
-use crate::gpu::kernel::Launch;
+use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
 use crate::ops::bias::BiasGrad;
+use crate::ops::gemm;
 use crate::ops::pool2d::MaxPool2dGrad;
 use crate::ops::{
     Array, Builder, Draw, Fill, LaunchContext, NodeView, Op, Reference, Sample, Tolerance, Value,
     Window, expect_inputs, expect_type,
 };
+use crate::shader;
 use crate::tensor::TensorType;
+
+const PUT_BIAS: ShaderFile = shader!("conv2d/put_bias.wgsl");
 
 /// dL/dx of a convolution, which is the transposed convolution of `dy`: inputs `dy` [N, groups·O, oH, oW] and `w`
 /// [groups·O, C, kH, kW]; output [N, groups·C, H, W].
@@ -117,6 +121,26 @@ impl Conv2dWeightGrad {
     pub fn with_bias(mut self, bias: bool) -> Self {
         self.bias = bias;
         self
+    }
+
+    /// The launch of a kernel that sums in parts, the weights' into `dw` and, where there is a
+    /// bias, its by the hook `put_bias`; `dispatch` adds to these bindings what else it has.
+    pub(super) fn in_parts(
+        &self,
+        geometry: &Geometry,
+        parts: usize,
+        kernel: Kernel,
+        dispatch: impl FnOnce(Kernel, Vec<(&'static str, Arg)>) -> Dispatch,
+    ) -> Launch {
+        let weights = (geometry.w().shape.len(), Arg::Output(0));
+        if !self.bias {
+            return gemm::in_parts(parts, [weights], |[dw]| dispatch(kernel, vec![("dw", dw)]));
+        }
+        let kernel = kernel.hook("put_bias", PUT_BIAS, "put_bias_grad");
+        let bias = (geometry.bias().shape.len(), Arg::Output(1));
+        gemm::in_parts(parts, [weights, bias], |[dw, db]| {
+            dispatch(kernel, vec![("dw", dw), ("db", db)])
+        })
     }
 
     /// The type of `dy`, given or computed from all inputs but the last, `x`.
