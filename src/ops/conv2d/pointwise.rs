@@ -3,7 +3,7 @@
 
 use super::Geometry;
 use super::plan::Plan;
-use crate::gpu::kernel::{Arg, Launch};
+use crate::gpu::kernel::{Arg, GROUPS_X, Launch};
 use crate::gpu::profile::Profile;
 use crate::ops::Window;
 use crate::ops::gemm::{self, Extents};
@@ -29,11 +29,13 @@ const SUM_BYTES: usize = 32 << 20;
 pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     let geometry = &plan.geometry;
     let pixels = geometry.pixels();
+    let Geometry { c, o, images, .. } = *geometry;
     let whole = plan.pool.is_none() && plan.gap == [1, 1] && pixels.is_multiple_of(4);
-    if !is_pointwise(geometry) || !whole || pixels < LEAST_PIXELS {
+    // An image is a place of the dispatch's third dimension.
+    let fits = pixels >= LEAST_PIXELS && images <= GROUPS_X as usize;
+    if !is_pointwise(geometry) || !whole || !fits {
         return None;
     }
-    let Geometry { c, o, images, .. } = *geometry;
     let op = MatMul {
         transpose_a: plan.flip,
         transpose_b: false,
@@ -78,7 +80,7 @@ pub(super) fn weight_grad(profile: &Profile, geometry: &Geometry) -> Option<Laun
     };
     let tiles = lanes::tiles(profile, &extents);
     let cached = (images * (o + c) * pixels * 4).div_ceil(PART_BYTES);
-    let most = (SUM_BYTES / (o * c * 4)).clamp(1, images);
+    let most = (SUM_BYTES / (o * c * 4)).clamp(1, images.min(GROUPS_X as usize));
     let wanted = BUSY_WORKGROUPS.div_ceil(tiles).max(cached).min(most);
     let parts = (wanted..=most).find(|parts| images.is_multiple_of(*parts));
     let parts = parts.or_else(|| (1..wanted).rfind(|parts| images.is_multiple_of(*parts)))?;
