@@ -23,6 +23,9 @@ pub(super) const CARRY_COST: usize = 3;
 pub(super) const STORE_COST: usize = 45;
 pub(super) const STORE_VEC4_COST: usize = 70;
 
+/// Workgroups that keep the cores of a software adapter's machine evenly busy.
+pub(super) const BUSY_WORKGROUPS: usize = 32;
+
 /// How many output channels a lane computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Span {

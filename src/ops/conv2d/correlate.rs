@@ -5,6 +5,7 @@ use super::{Conv2dWeightGrad, Geometry};
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
 use crate::gpu::profile::Profile;
 use crate::ops::activation::FUNCTIONS;
+use crate::ops::gemm;
 use crate::ops::lanes::{self, Span};
 use crate::shader;
 
@@ -18,15 +19,9 @@ const REGISTERS: usize = 20;
 /// What loading and storing an accumulator costs, in multiply-adds of a subgroup.
 const SPILL_COST: usize = 3;
 
-/// Workgroups that keep the cores of a software adapter's machine evenly busy.
-const BUSY_WORKGROUPS: usize = 32;
-
 /// Bytes of the images of a part: all blocks of filters and channels go over them one after
 /// the other, so they should stay in a core's cache.
 const PART_BYTES: u64 = 1 << 19;
-
-/// Most bytes of the parts' sums.
-const SUM_BYTES: u64 = 32 << 20;
 
 /// How a weight gradient is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,9 +166,12 @@ pub(super) fn weight_grad(
 fn parts(geometry: &Geometry, blocks: usize) -> Option<usize> {
     let bytes = geometry.x().bytes() + geometry.y().bytes();
     let cached = usize::try_from(bytes.div_ceil(PART_BYTES)).ok()?;
-    let most = usize::try_from(SUM_BYTES / geometry.w().bytes()).ok()?;
+    let most = usize::try_from(gemm::MOST_PART_BYTES as u64 / geometry.w().bytes()).ok()?;
     let most = most.clamp(1, geometry.images);
-    let parts = BUSY_WORKGROUPS.div_ceil(blocks).max(cached).min(most);
+    let parts = lanes::BUSY_WORKGROUPS
+        .div_ceil(blocks)
+        .max(cached)
+        .min(most);
     // Parts of as many images each spare the kernel a mask, where not too many more are needed.
     let alike = (parts..=most.min(2 * parts)).find(|n| geometry.images.is_multiple_of(*n));
     Some(alike.unwrap_or(parts))

@@ -5,7 +5,7 @@ use super::plan::Plan;
 use super::{Conv2dWeightGrad, Geometry};
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
 use crate::gpu::profile::{Profile, ProfileKind};
-use crate::ops::lanes;
+use crate::ops::{gemm, lanes};
 use crate::shader;
 
 const DEPTHWISE: ShaderFile = shader!("conv2d/depthwise.wgsl");
@@ -20,8 +20,7 @@ const WORKGROUP: usize = 64;
 const GPU_COLUMNS: usize = 4;
 const GPU_STRIP: usize = 8;
 
-/// Workgroups that keep a device evenly busy.
-const BUSY_LANES: usize = 32;
+/// Workgroups that keep a GPU evenly busy.
 const BUSY_GPU: usize = 512;
 
 /// Images of an invocation, at most: so many make up for reading its filter.
@@ -30,9 +29,6 @@ const MOST_EACH: usize = 8;
 /// Iterations of a loop that Mesa unrolls, at most; an array that one indexes which is not
 /// unrolled leaves the registers, and the kernel takes five times as long.
 const MOST_ITERATIONS: usize = 32;
-
-/// Most bytes of the parts of a weight gradient.
-const SUM_BYTES: usize = 32 << 20;
 
 /// A depthwise convolution and where it runs.
 struct Task<'a> {
@@ -105,7 +101,7 @@ impl<'a> Task<'a> {
     /// Invocations that keep the device evenly busy.
     fn busy(&self) -> usize {
         let workgroups = match self.profile.kind {
-            ProfileKind::CpuLike => BUSY_LANES,
+            ProfileKind::CpuLike => lanes::BUSY_WORKGROUPS,
             ProfileKind::Gpu => BUSY_GPU,
         };
         workgroups * self.workgroup()
@@ -129,7 +125,7 @@ impl<'a> Task<'a> {
         let images = self.geometry.images;
         let fits = |each: usize| {
             let bytes = images / each * strips * self.taps() * size_of::<f32>();
-            images.is_multiple_of(each) && (bytes <= SUM_BYTES || !self.weights)
+            images.is_multiple_of(each) && (bytes <= gemm::MOST_PART_BYTES || !self.weights)
         };
         let most = match self.weights {
             true => images,

@@ -7,6 +7,7 @@ use crate::gpu::kernel::{Arg, GROUPS_X, Launch};
 use crate::gpu::profile::Profile;
 use crate::ops::Window;
 use crate::ops::gemm::{self, Extents};
+use crate::ops::lanes::BUSY_WORKGROUPS;
 use crate::ops::matmul::MatMul;
 use crate::ops::matmul::lanes::{self, Products};
 
@@ -14,15 +15,9 @@ use crate::ops::matmul::lanes::{self, Products};
 /// of a tile without a column.
 const LEAST_PIXELS: usize = 32;
 
-/// Workgroups that keep the cores of a software adapter's machine evenly busy.
-const BUSY_WORKGROUPS: usize = 32;
-
 /// Bytes of the images of a part of a weight gradient: all tiles go over them one after the
 /// other, so they should stay in a core's cache.
 const PART_BYTES: usize = 1 << 20;
-
-/// Most bytes of the parts' sums.
-const SUM_BYTES: usize = 32 << 20;
 
 /// Inputs as the plan's: `y[o, pixel] = sum over c of w[o, c] x[c, pixel]`. `None` where the
 /// convolution is none of 1 x 1, or patches are as fast.
@@ -80,7 +75,7 @@ pub(super) fn weight_grad(profile: &Profile, geometry: &Geometry) -> Option<Laun
     };
     let tiles = lanes::tiles(profile, &extents);
     let cached = (images * (o + c) * pixels * 4).div_ceil(PART_BYTES);
-    let most = (SUM_BYTES / (o * c * 4)).clamp(1, images.min(GROUPS_X as usize));
+    let most = (gemm::MOST_PART_BYTES / (o * c * 4)).clamp(1, images.min(GROUPS_X as usize));
     let wanted = BUSY_WORKGROUPS.div_ceil(tiles).max(cached).min(most);
     let parts = (wanted..=most).find(|parts| images.is_multiple_of(*parts));
     let parts = parts.or_else(|| (1..wanted).rfind(|parts| images.is_multiple_of(*parts)))?;

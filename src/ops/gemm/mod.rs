@@ -34,6 +34,9 @@ pub struct Extents {
     pub batch: usize,
 }
 
+/// Most bytes that the parts of a convolution's weight gradient should take.
+pub const MOST_PART_BYTES: usize = 32 << 20;
+
 /// The launch of sums that are computed in `parts` and added up in order. `results` are the
 /// elements of each sum and where it ends up; `dispatch` computes the parts into the
 /// bindings it is given.
