@@ -18,14 +18,15 @@
 //
 // Tile picture: a workgroup is one subgroup. Its lanes share CHANNELS input channels and
 // each computes SPAN filters' weights for them, as many as leave few lanes without one,
-// going over the images' outputs in patches.
+// going over the images' outputs in patches, down one strip after the other.
 //
 //      x, CHANNELS planes                  dy, filters o .. o + SPAN - 1 of lane l
 //    +------------------+                  +---------------+
-//    | AREA_H x AREA_W  |  each lane loads |    PATCH_H    |  sums[c][ky][kx]: Sums,
-//    | one patch's      |  every LANES-th, |  x PATCH_W    |  all taps of a patch
-//    | receptive field  |  all lanes get   +---------------+  before the next
-//    +------------------+  all by spread    o = (block * LANES + l) * SPAN
+//    | KEPT_ROWS of the |                  |    PATCH_H    |  sums[c][ky][kx]: Sums,
+//    |     patch above  |  each lane loads |  x PATCH_W    |  all taps of a patch
+//    +------------------+  every LANES-th  +---------------+  before the next
+//    | NEW_ROWS, AREA_W |  of a row, all    o = (block * LANES + l) * SPAN
+//    +------------------+  get all by spread
 //
 // Loops over images and patches are rolled, the rest is unrolled. The register arrays are
 // nested, each as long as the loop that indexes it: drivers unroll such loops completely,
@@ -33,7 +34,7 @@
 //
 // group.x and group.y count (group, block of filters, block of channels), group.z parts:
 // workgroups that run one after the other read the same images, from a cache.
-// Floor a patch: SPAN CHANNELS TAPS PATCH FMA; SPAN PATCH + CHANNELS AREA / LANES loads.
+// Floor a patch: SPAN CHANNELS TAPS PATCH FMA; SPAN PATCH + CHANNELS NEW_ROWS LINE loads.
 
 alias Sums = vec4<f32>;          // SPAN of a kind
 alias Places = vec4<u32>;
@@ -74,7 +75,9 @@ const WINDOWS_W: u32 = PATCH_W / POOL_W;
 const IMAGES_PART: u32 = (IMAGES + PARTS - 1u) / PARTS;
 const AREA_H: u32 = (PATCH_H - 1u) * STRIDE_Y + (KH - 1u) * DILATION_Y + 1u;
 const AREA_W: u32 = (PATCH_W - 1u) * STRIDE_X + (KW - 1u) * DILATION_X + 1u;
-const LOADS: u32 = (AREA_H * AREA_W + LANES - 1u) / LANES;
+const NEW_ROWS: u32 = min(PATCH_H * STRIDE_Y, AREA_H); // that the patch above has not loaded
+const KEPT_ROWS: u32 = AREA_H - NEW_ROWS;
+const LINE: u32 = (AREA_W + LANES - 1u) / LANES;       // loads of a row
 const FILTER_BLOCKS: u32 = (O + SPAN * LANES - 1u) / (SPAN * LANES);
 const CHANNEL_BLOCKS: u32 = (IN + CHANNELS - 1u) / CHANNELS;
 const BLOCKS: u32 = GROUPS * FILTER_BLOCKS * CHANNEL_BLOCKS;
@@ -88,6 +91,12 @@ fn put_bias(at: u32, value: f32) {
 }
 fn spread(v: f32) -> array<f32, LANES> { return array<f32, LANES>(v); }
 
+// A pixel of the plane that begins at `plane`. Negative coordinates wrap around to large ones.
+fn pixel(plane: u32, row: u32, column: u32) -> f32 {
+    let ok = row < H && column < W;
+    return select(0.0, x[plane + select(0u, row * W + column, ok)], ok);
+}
+
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let block = group.x + group.y * GROUPS_X;
@@ -100,14 +109,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let o = (block / CHANNEL_BLOCKS % FILTER_BLOCKS * LANES + lane) * SPAN;
     let g = block / (CHANNEL_BLOCKS * FILTER_BLOCKS);
 
-    // Where this lane's share of a receptive field lies, and its filters' planes.
-    var row: array<u32, LOADS>;
-    var column: array<u32, LOADS>;
-    for (var i = 0u; i < LOADS; i++) {
-        let q = i * LANES + lane;
-        row[i] = q / AREA_W - PAD_TOP;
-        column[i] = q % AREA_W - PAD_LEFT;
-    }
+    // Its filters' planes.
     var planes: Places;
     for (var n = 0u; n < SPAN; n++) {
         planes[n] = (g * O + min(o + n, O - 1u)) * (POOLED_H * POOLED_W);
@@ -123,8 +125,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         let images_dy = planes + image * (GROUPS * O * POOLED_H * POOLED_W);
         let images_x = (image * GROUPS + g) * (IN * H * W);
-        for (var oy = 0u; oy < COVER_H; oy += PATCH_H) {
-            for (var ox = 0u; ox < COVER_W; ox += PATCH_W) {
+        for (var ox = 0u; ox < COVER_W; ox += PATCH_W) {
+            let left = ox * STRIDE_X + lane - PAD_LEFT;
+            var area: array<array<array<f32, LINE>, AREA_H>, CHANNELS>;
+            for (var step = 0u; step < CHANNELS; step++) {
+                let plane = images_x + min(c0 + step, IN - 1u) * (H * W);
+                for (var r = 0u; r < AREA_H; r++) {
+                    for (var i = 0u; i < LINE; i++) {
+                        if r >= NEW_ROWS {
+                            area[step][r][i] = pixel(plane, r - NEW_ROWS - PAD_TOP, left + i * LANES);
+                        }
+                    }
+                }
+            }
+            for (var oy = 0u; oy < COVER_H; oy += PATCH_H) {
+                let top = oy * STRIDE_Y - PAD_TOP;
                 // Gradients at the windows; without a pool each output is its own window.
                 var behind: array<array<Sums, WINDOWS_W>, WINDOWS_H>;
                 var winner: array<array<Places, WINDOWS_W>, WINDOWS_H>;
@@ -161,21 +176,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 }
                 for (var step = 0u; step < CHANNELS; step++) {
                     let plane = images_x + min(c0 + step, IN - 1u) * (H * W);
-                    var area: array<array<f32, LANES>, LOADS>;
-                    for (var i = 0u; i < LOADS; i++) {
-                        // Negative coordinates wrap around to large ones.
-                        let iy = oy * STRIDE_Y + row[i];
-                        let ix = ox * STRIDE_X + column[i];
-                        let ok = iy < H && ix < W;
-                        area[i] = spread(select(0.0, x[plane + select(0u, iy * W + ix, ok)], ok));
+                    var lines: array<array<array<f32, LANES>, LINE>, AREA_H>;
+                    for (var r = 0u; r < AREA_H; r++) {
+                        for (var i = 0u; i < LINE; i++) {
+                            if r < KEPT_ROWS {
+                                area[step][r][i] = area[step][r + NEW_ROWS][i];
+                            } else {
+                                area[step][r][i] = pixel(plane, top + r, left + i * LANES);
+                            }
+                            lines[r][i] = spread(area[step][r][i]);
+                        }
                     }
                     for (var ky = 0u; ky < KH; ky++) {
                         for (var kx = 0u; kx < KW; kx++) {
                             var sum = sums[step][ky][kx];
                             for (var py = 0u; py < PATCH_H; py++) {
                                 for (var px = 0u; px < PATCH_W; px++) {
-                                    let q = (py * STRIDE_Y + ky * DILATION_Y) * AREA_W + px * STRIDE_X + kx * DILATION_X;
-                                    sum = fma(grads[py][px], Sums(area[q / LANES][q % LANES]), sum);
+                                    let row = py * STRIDE_Y + ky * DILATION_Y;
+                                    let column = px * STRIDE_X + kx * DILATION_X;
+                                    sum = fma(grads[py][px], Sums(lines[row][column / LANES][column % LANES]), sum);
                                 }
                             }
                             sums[step][ky][kx] = sum;

@@ -22,15 +22,23 @@ impl Patch {
         self.0[0] * self.0[1]
     }
 
-    /// Inputs that it takes of a channel.
-    pub fn area(self, window: &Window) -> usize {
-        let side = |axis: usize| (self.0[axis] - 1) * window.stride[axis] + window.span()[axis];
-        side(0) * side(1)
+    /// Rows and columns of the inputs that it takes of a channel.
+    pub fn inputs(self, window: &Window) -> [usize; 2] {
+        [0, 1].map(|axis| (self.0[axis] - 1) * window.stride[axis] + window.span()[axis])
     }
 
-    /// How many cover the output.
+    /// How many inputs these are.
+    pub fn area(self, window: &Window) -> usize {
+        self.inputs(window).iter().product()
+    }
+
+    /// Rows and columns of patches that cover the output.
+    pub fn grid(self, output: [usize; 2]) -> [usize; 2] {
+        [0, 1].map(|axis| output[axis].div_ceil(self.0[axis]))
+    }
+
+    /// How many patches cover it.
     pub fn count(self, output: [usize; 2]) -> usize {
-        let along = |axis: usize| output[axis].div_ceil(self.0[axis]);
-        along(0) * along(1)
+        self.grid(output).iter().product()
     }
 }
