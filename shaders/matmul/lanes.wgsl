@@ -61,6 +61,18 @@ const QUADS: u32 = ROWS * DEPTH / 4u;                  // of A's tile
 const LOADS: u32 = (QUADS + LANES - 1u) / LANES;
 const QUADS_K: u32 = DEPTH / 4u;                       // of B's tile along K
 const LINE: u32 = select(QUADS_K, ROWS / 4u, TRANSPOSE_A);     // quads of a line of A's tile
+// What is known beforehand to lie inside leaves the compiler no lanes to mask.
+const FITS_M: bool = M % ROWS == 0u && QUADS % LANES == 0u;
+const FITS_N: bool = N % (COLUMNS * WIDTH) == 0u;
+const FITS_K: bool = K % SPLIT_K == 0u && QUADS % LANES == 0u;
+
+// A matrix as it lies in memory, and whether tiles of it end where its rows and columns do.
+struct Extents {
+    rows: u32,
+    columns: u32,
+    rows_fit: bool,
+    columns_fit: bool,
+}
 
 @group(0) @binding(0) var<storage, read> a: array<f32>;
 @group(0) @binding(1) var<storage, read> a4: array<vec4<f32>>;
@@ -73,32 +85,67 @@ fn put(at: u32, count: u32, values: vec4<f32>) {
 }
 fn spread(v: f32) -> array<f32, LANES> { return array<f32, LANES>(v); }
 
-// Four elements side by side in memory, from column `column` of row `row` of matrix `batch`,
-// each of which is `rows` x `columns` there. What lies outside is zero.
-fn quad_of_a(batch: u32, row: u32, column: u32, rows: u32, columns: u32) -> vec4<f32> {
-    let at = batch * STEP_A + min(row, rows - 1u) * columns;
-    let inside = vec4<bool>(row < rows) & (vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(columns));
-    var quad: vec4<f32>;
-    if QUADS_A {
-        quad = a4[(at + min(column, columns - 4u)) / 4u];
-    } else {
-        let columns4 = at + min(vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(columns - 1u));
-        quad = vec4<f32>(a[columns4.x], a[columns4.y], a[columns4.z], a[columns4.w]);
+fn extents_a() -> Extents {
+    if TRANSPOSE_A {
+        return Extents(K, M, FITS_K, FITS_M);
     }
-    return select(vec4<f32>(), quad, inside);
+    return Extents(M, K, FITS_M, FITS_K);
 }
 
-fn quad_of_b(batch: u32, row: u32, column: u32, rows: u32, columns: u32) -> vec4<f32> {
-    let at = batch * STEP_B + min(row, rows - 1u) * columns;
-    let inside = vec4<bool>(row < rows) & (vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(columns));
+fn extents_b() -> Extents {
+    if TRANSPOSE_B {
+        return Extents(N, K, FITS_N, FITS_K);
+    }
+    return Extents(K, N, FITS_K, FITS_N);
+}
+
+// Where a row begins, or the last for one beyond.
+fn row_start(extents: Extents, row: u32) -> u32 {
+    return select(min(row, extents.rows - 1u), row, extents.rows_fit) * extents.columns;
+}
+
+// Four elements side by side, of which those outside the matrix become zero.
+fn only_inside(extents: Extents, row: u32, column: u32, quad: vec4<f32>) -> vec4<f32> {
+    let in_rows = vec4<bool>(extents.rows_fit || row < extents.rows);
+    let in_columns = vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(extents.columns);
+    return select(vec4<f32>(), quad, in_rows & (in_columns | vec4<bool>(extents.columns_fit)));
+}
+
+// Four columns from `column` on, or the last for those beyond; where rows are whole vec4,
+// those of the last for one beyond.
+fn quad_start(extents: Extents, column: u32) -> u32 {
+    return select(min(column, extents.columns - 4u), column, extents.columns_fit);
+}
+
+fn four_columns(extents: Extents, column: u32) -> vec4<u32> {
+    return min(vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(extents.columns - 1u));
+}
+
+// Four elements side by side in memory, from column `column` of row `row` of matrix `batch`.
+fn quad_of_a(batch: u32, row: u32, column: u32) -> vec4<f32> {
+    let extents = extents_a();
+    let at = batch * STEP_A + row_start(extents, row);
+    var quad: vec4<f32>;
+    if QUADS_A {
+        quad = a4[(at + quad_start(extents, column)) / 4u];
+    } else {
+        let places = at + four_columns(extents, column);
+        quad = vec4<f32>(a[places.x], a[places.y], a[places.z], a[places.w]);
+    }
+    return only_inside(extents, row, column, quad);
+}
+
+fn quad_of_b(batch: u32, row: u32, column: u32) -> vec4<f32> {
+    let extents = extents_b();
+    let at = batch * STEP_B + row_start(extents, row);
     var quad: vec4<f32>;
     if QUADS_B {
-        quad = b4[(at + min(column, columns - 4u)) / 4u];
+        quad = b4[(at + quad_start(extents, column)) / 4u];
     } else {
-        let columns4 = at + min(vec4<u32>(column) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(columns - 1u));
-        quad = vec4<f32>(b[columns4.x], b[columns4.y], b[columns4.z], b[columns4.w]);
+        let places = at + four_columns(extents, column);
+        quad = vec4<f32>(b[places.x], b[places.y], b[places.z], b[places.w]);
     }
-    return select(vec4<f32>(), quad, inside);
+    return only_inside(extents, row, column, quad);
 }
 
 fn finish(m: u32, n: u32, sum: f32) -> f32 {
@@ -134,9 +181,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let q = i * LANES + lane;
                 var quad: vec4<f32>;
                 if TRANSPOSE_A {
-                    quad = quad_of_a(batch, k0 + q / LINE, m + q % LINE * 4u, K, M);
+                    quad = quad_of_a(batch, k0 + q / LINE, m + q % LINE * 4u);
                 } else {
-                    quad = quad_of_a(batch, m + q / LINE, k0 + q % LINE * 4u, M, K);
+                    quad = quad_of_a(batch, m + q / LINE, k0 + q % LINE * 4u);
                 }
                 tile_a[i][0] = spread(quad.x);
                 tile_a[i][1] = spread(quad.y);
@@ -151,12 +198,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                     var block: mat4x4<f32>;
                     if TRANSPOSE_B {
                         block = transpose(mat4x4<f32>(
-                            quad_of_b(batch, column, k, N, K), quad_of_b(batch, column + 1u, k, N, K),
-                            quad_of_b(batch, column + 2u, k, N, K), quad_of_b(batch, column + 3u, k, N, K)));
+                            quad_of_b(batch, column, k), quad_of_b(batch, column + 1u, k),
+                            quad_of_b(batch, column + 2u, k), quad_of_b(batch, column + 3u, k)));
                     } else {
                         block = mat4x4<f32>(
-                            quad_of_b(batch, k, column, K, N), quad_of_b(batch, k + 1u, column, K, N),
-                            quad_of_b(batch, k + 2u, column, K, N), quad_of_b(batch, k + 3u, column, K, N));
+                            quad_of_b(batch, k, column), quad_of_b(batch, k + 1u, column),
+                            quad_of_b(batch, k + 2u, column), quad_of_b(batch, k + 3u, column));
                     }
                     tile_b[j][i * 4u] = block[0];
                     tile_b[j][i * 4u + 1u] = block[1];
