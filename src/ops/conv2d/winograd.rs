@@ -68,6 +68,14 @@ const GPU_BYTES: usize = 64 << 20;
 const PARTIAL_BYTES: usize = 64 << 20;
 
 impl Costs {
+    /// Those of a device, of which software adapters have these.
+    fn on(profile: &Profile, cpu_like: Self) -> Self {
+        match profile.kind {
+            ProfileKind::CpuLike => cpu_like,
+            ProfileKind::Gpu => GPU,
+        }
+    }
+
     /// Whether F(4 x 4, 3 x 3) computes a convolution at all, and sooner than its definition.
     fn pay(&self, geometry: &Geometry, gap: [usize; 2], pool: [usize; 2]) -> bool {
         let window = &geometry.window;
@@ -232,7 +240,35 @@ struct Tiles<'a> {
     side: usize,
 }
 
-impl Tiles<'_> {
+impl<'a> Tiles<'a> {
+    /// The images, with so much padding above and to the left.
+    fn images(geometry: &'a Geometry, shares: Shares, pads: [i64; 2]) -> Self {
+        Self {
+            line: "image_line",
+            scaled: false,
+            geometry,
+            shares,
+            channels: geometry.c,
+            image: geometry.image,
+            pads,
+            side: SIDE,
+        }
+    }
+
+    /// The gradients of the outputs.
+    fn gradients(geometry: &'a Geometry, shares: Shares) -> Self {
+        Self {
+            line: "gradient_line",
+            scaled: true,
+            geometry,
+            shares,
+            channels: geometry.o,
+            image: geometry.output,
+            pads: [0, 0],
+            side: TILE,
+        }
+    }
+
     fn dispatch(&self, planes: usize, share: Share, from: Arg, to: Arg) -> Dispatch {
         let [rows, columns] = tiles(self.geometry);
         let extent = [planes, self.shares.quads];
@@ -317,11 +353,7 @@ fn bindable(profile: &Profile, launch: Launch) -> Option<Launch> {
 /// Inputs as the plan's.
 pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     let pool = plan.pool_window();
-    let costs = match profile.kind {
-        ProfileKind::CpuLike => CPU_LIKE,
-        ProfileKind::Gpu => GPU,
-    };
-    if !costs.pay(&plan.geometry, plan.gap, pool) {
+    if !Costs::on(profile, CPU_LIKE).pay(&plan.geometry, plan.gap, pool) {
         return None;
     }
     let geometry = &plan.geometry.covered(pool);
@@ -346,16 +378,7 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     let filters = reserve([o, quads(c)]);
     let pixels = reserve([depth, shares.quads]);
     let sums = reserve([o, shares.quads]);
-    let input = Tiles {
-        line: "image_line",
-        scaled: false,
-        geometry,
-        shares,
-        channels: c,
-        image,
-        pads: plan.pads,
-        side: SIDE,
-    };
+    let input = Tiles::images(geometry, shares, plan.pads);
     launch.dispatches.push(transformed_filters(plan, filters.0));
     for share in shares.each() {
         let product = MatMul::new(false, false);
@@ -370,11 +393,7 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
 
 /// Inputs `dy`, `x`: the gradient of the weights.
 pub(super) fn weight_grad(profile: &Profile, geometry: &Geometry) -> Option<Launch> {
-    let costs = match profile.kind {
-        ProfileKind::CpuLike => CPU_LIKE_WEIGHTS,
-        ProfileKind::Gpu => GPU,
-    };
-    if !costs.pay(geometry, [1, 1], [1, 1]) {
+    if !Costs::on(profile, CPU_LIKE_WEIGHTS).pay(geometry, [1, 1], [1, 1]) {
         return None;
     }
     let Geometry { c, o, image, .. } = *geometry;
@@ -405,26 +424,9 @@ pub(super) fn weight_grad(profile: &Profile, geometry: &Geometry) -> Option<Laun
     let slopes = reserve(1, [o, shares.quads]);
     let pixels = reserve(1, [width, shares.quads]);
     let sums = reserve(parts, [o, quads(c)]);
-    let gradients = Tiles {
-        line: "gradient_line",
-        scaled: true,
-        geometry,
-        shares,
-        channels: o,
-        image: geometry.output,
-        pads: [0, 0],
-        side: TILE,
-    };
+    let gradients = Tiles::gradients(geometry, shares);
     let pads = geometry.window.pads;
-    let input = Tiles {
-        line: "image_line",
-        scaled: false,
-        channels: c,
-        image,
-        pads: [pads.top as i64, pads.left as i64],
-        side: SIDE,
-        ..gradients
-    };
+    let input = Tiles::images(geometry, shares, [pads.top as i64, pads.left as i64]);
     for share in shares.each() {
         let product = MatMul::new(false, true);
         let product = products(profile, product, [slopes, pixels, sums], &extents, splits);
