@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::gpu::executor::Range;
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
+use crate::gpu::range::Range;
 use crate::gpu::readback::Readback;
 use crate::gpu::sequence::Sequence;
 use crate::gpu::texels::Staging;

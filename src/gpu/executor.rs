@@ -3,6 +3,7 @@
 use super::device::Gpu;
 use super::kernel::{Arg, Dispatch, Kernel, ShaderFile};
 use super::pipeline::{Access, Binding, Pipeline, match_bindings};
+use super::range::{Range, padded};
 use super::sequence::{Piece, Touched};
 use super::texels::{Copy, Staging, in_rows};
 use crate::error::{Error, Result};
@@ -17,31 +18,6 @@ pub const STEP_STRIDE: u64 = 256;
 
 /// Most steps one submission may hold.
 pub const MAX_STEPS: usize = 256;
-
-/// A part of a buffer: what one binding sees.
-#[derive(Clone, Debug)]
-pub struct Range {
-    /// The buffer.
-    pub buffer: wgpu::Buffer,
-    /// Where it starts, in bytes; a multiple of the binding alignment.
-    pub offset: u64,
-    /// Bytes; rounded up to whole vec4 when bound.
-    pub bytes: u64,
-    /// Whether it holds f16 where shaders compute with f32.
-    pub half: bool,
-}
-
-impl Range {
-    /// What a dispatch's binding sees of it.
-    pub(crate) fn seen_by(self, dispatch: &Dispatch, name: &str) -> Self {
-        let (offset, bytes) = dispatch.seen(name, self.offset, self.bytes);
-        Self {
-            offset,
-            bytes,
-            ..self
-        }
-    }
-}
 
 /// One dispatch, ready to be encoded.
 #[derive(Debug)]
@@ -240,7 +216,7 @@ impl Gpu {
         self.check_bindings(label, dispatch, &pipeline)?;
         let bindings = pipeline.bindings.iter();
         let seen = |(binding, arg): (&Binding, &Arg)| {
-            resolve(*arg).seen_by(dispatch, binding.launch_name())
+            dispatch.part_of(binding.launch_name(), resolve(*arg))
         };
         let ranges: Vec<_> = bindings.zip(&args).map(seen).collect();
         let bound: Vec<_> = pipeline.bindings.iter().zip(&ranges).collect();
@@ -370,9 +346,4 @@ fn within(
         limit,
         unit,
     })
-}
-
-/// Bytes rounded up to whole vec4, at least one.
-pub fn padded(bytes: u64) -> u64 {
-    bytes.next_multiple_of(16).max(16)
 }

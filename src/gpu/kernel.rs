@@ -19,6 +19,7 @@
 //! Where the device loads texels faster than buffers, bindings become textures
 //! ([`texels`]).
 
+use super::range::Range;
 use super::texels;
 use crate::error::{Error, Result};
 use std::fmt::Write as _;
@@ -176,6 +177,15 @@ impl Kernel {
     pub fn sparse(mut self, name: &'static str) -> Self {
         self.sparse.push(name);
         self
+    }
+
+    /// The same of a binding that is not read at all, unless `is_read`.
+    #[must_use]
+    pub fn sparse_unless(self, is_read: bool, name: &'static str) -> Self {
+        match is_read {
+            true => self,
+            false => self.sparse(name),
+        }
     }
 
     /// Says that each element of the writable binding `name` is read by the invocation
@@ -428,6 +438,16 @@ impl Dispatch {
                 (offset + *index as u64 * bytes, bytes)
             }
             None => (offset, bytes),
+        }
+    }
+
+    /// What the binding `name` sees of a part of a buffer.
+    pub(crate) fn part_of(&self, name: &str, range: Range) -> Range {
+        let (offset, bytes) = self.seen(name, range.offset, range.bytes);
+        Range {
+            offset,
+            bytes,
+            ..range
         }
     }
 

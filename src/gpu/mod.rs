@@ -8,6 +8,7 @@ pub mod kernel;
 pub mod pipeline;
 pub mod profile;
 pub mod profiler;
+pub mod range;
 pub mod readback;
 pub(crate) mod sequence;
 pub mod texels;

@@ -1,8 +1,8 @@
 //! Compute pipelines: specialised, reflected, checked, cached.
 
 use super::device::Gpu;
-use super::executor::Range;
 use super::kernel::{Arg, Dispatch};
+use super::range::Range;
 use super::texels::{self, Texel};
 use crate::error::{Error, Result};
 use std::collections::HashMap;
@@ -160,7 +160,7 @@ impl Gpu {
     ) -> Result<Rc<Pipeline>> {
         let range = |name: &str| {
             let bound = dispatch.bindings.iter().find(|(n, _)| *n == name);
-            bound.map(|(_, arg)| resolve(*arg).seen_by(dispatch, name))
+            bound.map(|(_, arg)| dispatch.part_of(name, resolve(*arg)))
         };
         let staged = |name: &str| {
             range(name).is_some_and(|range| texels::pays(self, range.bytes, dispatch.workgroups))

@@ -6,7 +6,8 @@
 //! beginning a new batch only where a copy cannot join the last makes the fewest batches, as
 //! for any intervals that are to be hit by few points.
 
-use super::executor::{Command, Range, STEP_STRIDE, padded};
+use super::executor::{Command, STEP_STRIDE};
+use super::range::{Range, padded};
 
 /// A list of commands that is encoded again and again.
 #[derive(Debug)]

@@ -8,7 +8,7 @@
 //! call that loads texel `i`. The bits are the same.
 
 use super::device::Gpu;
-use super::executor::Range;
+use super::range::Range;
 use super::sequence::Piece;
 use crate::error::Result;
 

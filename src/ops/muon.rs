@@ -199,11 +199,8 @@ impl Muon {
             .set("MU", self.rule.momentum)
             .set("NESTEROV", self.rule.nesterov)
             .set("SCALE", self.scale)
-            .set("NORMALIZED", self.rule.normalized);
-        let kernel = match self.rule.normalized {
-            true => kernel,
-            false => kernel.sparse("p"),
-        };
+            .set("NORMALIZED", self.rule.normalized)
+            .sparse_unless(self.rule.normalized, "p");
         let bindings = vec![
             ("p", Arg::Input(0)),
             ("gradient", Arg::Input(1)),
@@ -239,11 +236,8 @@ impl Muon {
             .set("SIZE", size(shape))
             .set("NORMALIZED", self.rule.normalized)
             .set("NORM", target_norm(shape))
-            .set("EPSILON", EPSILON);
-        let kernel = match self.rule.normalized {
-            true => kernel,
-            false => kernel.sparse("square"),
-        };
+            .set("EPSILON", EPSILON)
+            .sparse_unless(self.rule.normalized, "square");
         let bindings = vec![
             ("p", Arg::Input(0)),
             ("x", x.at),

@@ -38,7 +38,7 @@ impl Comparison {
                 name: folder.name(),
                 model: model.name().to_owned(),
                 parameters: model.parameter_count(),
-                device: run::remembered(&folder.path().join(super::recorder::PAGE)).device,
+                device: run::remembered(&folder.path().join(run::PAGE)).device,
                 config: folder.config()?,
                 history: folder.saved_history()?,
             })

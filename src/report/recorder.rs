@@ -1,13 +1,10 @@
 //! Keeps `report.html` in a run folder up to date while it is trained.
 
-use super::run::{RunReport, State, remembered};
+use super::run::{PAGE, RunReport, State, remembered};
 use crate::error::Result;
 use crate::model::Model;
 use crate::train::{Config, Event, Observer, RunFolder, Seen};
 use std::path::PathBuf;
-
-/// The page's name in a run folder.
-pub(crate) const PAGE: &str = "report.html";
 
 /// Writes a run's page before the first step, after each epoch and at the end.
 pub struct Recorder {

@@ -6,7 +6,6 @@ use super::findings::{Findings, Mistake};
 use super::page::chart::{Chart, Series};
 use super::page::pictures::{Picture, first_filters, interleaved};
 use super::page::{self, Page, confusion, layers, table, tiles};
-use super::recorder::PAGE;
 use super::svg::escaped;
 use crate::error::Result;
 use crate::formats::atomic;
@@ -16,6 +15,9 @@ use crate::train::{Config, Examined, HistoryRow, RunFolder, Weights};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::path::Path;
+
+/// The page's name in a run folder.
+pub(crate) const PAGE: &str = "report.html";
 
 /// First-layer filters shown.
 const FILTERS: usize = 96;

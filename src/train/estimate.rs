@@ -4,7 +4,7 @@
 use super::graphs::{ACCUMULATED, AVERAGES, GRADIENTS, LOGITS, METRICS};
 use super::weights::{PARAMETERS, STATISTICS};
 use crate::error::Result;
-use crate::gpu::executor::padded;
+use crate::gpu::range::padded;
 use crate::gpu::readback::Readback;
 use crate::graph::{Available, Backend, Graph, MOST_UNSENT, Shared};
 use crate::model::bytes;

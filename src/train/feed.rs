@@ -1,7 +1,6 @@
 //! The images and labels of one part of a data set, on the device, and what is counted
 //! over them.
 
-use super::graphs::MAX_STEPS;
 use crate::data::Split;
 use crate::error::Result;
 use crate::graph::{Backend, Graph};
@@ -10,6 +9,9 @@ use crate::ops::batch::{GatherImages, GatherLabels, MAX_SHARDS, Normalization, S
 use crate::ops::metrics;
 use crate::ops::{Array, Builder, Op, Value};
 use crate::tensor::TensorType;
+
+/// Most steps in a submission; rows of the metrics state.
+pub(super) const MAX_STEPS: usize = 64;
 
 /// Totals of a number of samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -2,7 +2,6 @@
 
 use super::feed::Metrics;
 use super::method::OnNan;
-use super::session::InFlight;
 use super::{Callbacks, Config, Event, Position};
 use crate::ops::Step;
 use std::time::Instant;
@@ -32,18 +31,18 @@ impl<'a> Progress<'a> {
         self.earlier + self.started.elapsed().as_secs_f64()
     }
 
-    /// Counts the steps that came back; up to one that is not finite, which is returned, or
+    /// Counts steps that came back, with their rows; up to one that is not finite, which is returned, or
     /// without such ones.
     pub(super) fn add(
         &mut self,
-        sent: &InFlight,
+        steps: &[Step],
         rows: &[Metrics],
         callbacks: &mut Callbacks<'_>,
     ) -> Option<Step> {
         let epoch = self.position.epoch;
         let log_every = self.config.log_every;
         let mut diverged = None;
-        for (step, row) in sent.steps.iter().zip(rows) {
+        for (step, row) in steps.iter().zip(rows) {
             if row.not_finite && self.config.on_nan == OnNan::Stop {
                 diverged = Some(*step);
                 break;
@@ -72,7 +71,7 @@ impl<'a> Progress<'a> {
             total: self.total,
             metrics: self.position.metrics,
             images_per_s: self.images_per_s(),
-            learning_rate: sent.steps.last().map_or(0.0, |step| step.learning_rate),
+            learning_rate: steps.last().map_or(0.0, |step| step.learning_rate),
         });
         diverged
     }

@@ -1,9 +1,9 @@
 //! A model in training on a device: its states and programs, and running them.
 
 use super::checkpoint::State;
-use super::feed::Metrics;
+use super::feed::{MAX_STEPS, Metrics};
 use super::finder::Sweep;
-use super::graphs::{Graphs, LOGITS, MAX_STEPS, METRICS, Suspect};
+use super::graphs::{Graphs, LOGITS, METRICS, Suspect};
 use super::pace::Pace;
 use super::progress::Progress;
 use super::schedule::{Policy, Schedule};
@@ -55,9 +55,9 @@ struct Diverged {
 }
 
 /// A submission on its way back.
-pub(super) struct InFlight {
+struct InFlight {
     ticket: Ticket,
-    pub(super) steps: Vec<Step>,
+    steps: Vec<Step>,
     images: usize,
     /// The logits that follow the metrics, of an evaluation.
     logits: Option<Ticket>,
@@ -201,7 +201,7 @@ impl<'a> Session<'a> {
                 let rows = self.collect(&oldest)?;
                 self.pace.finished(oldest.steps.len());
                 if self.diverged.is_none() {
-                    let step = progress.add(&oldest, &rows, callbacks);
+                    let step = progress.add(&oldest.steps, &rows, callbacks);
                     self.diverged = step.map(|step| Diverged {
                         step,
                         epoch: progress.position.epoch,

@@ -1,7 +1,7 @@
 //! `plan.json`: buffers, shaders and dispatches.
 
-use crate::gpu::executor::padded;
 use crate::gpu::pipeline::Access;
+use crate::gpu::range::padded;
 use crate::graph::{Graph, Home, Listing};
 use crate::infer::{IMAGES, LOGITS, ORDER};
 use crate::model::Model;

@@ -120,10 +120,7 @@ impl Plan {
                 .alias("Winners", "vec4<u32>"),
             false => kernel.hook("put", library, target),
         };
-        let kernel = match self.bias {
-            true => kernel,
-            false => kernel.sparse("bias"),
-        };
+        let kernel = kernel.sparse_unless(self.bias, "bias");
         let [pool_h, pool_w] = self.pool_window();
         kernel
             .hook("activate", FUNCTIONS, self.activation.shader_name())

@@ -6,7 +6,7 @@ mod update;
 
 pub use diagnosis::Suspect;
 
-use super::feed::{self, Metrics};
+use super::feed::{self, MAX_STEPS, Metrics};
 use super::method::{Method, OnNan, Precision};
 use super::weights::{PARAMETERS, STATISTICS, arenas, values_in, weight_values};
 use crate::error::Result;
@@ -27,8 +27,6 @@ use update::{first_blocks, matrices_first};
 
 /// Images of an evaluation step, unless there are fewer or the device is too small.
 pub const EVAL_BATCH: usize = 256;
-/// Most steps in a submission; rows of the metrics state.
-pub(super) const MAX_STEPS: usize = 64;
 /// The state that holds a row of metrics for each step of a submission.
 pub(super) const METRICS: &str = "metrics";
 /// The state that holds the logits of an evaluation step.
