@@ -2,7 +2,7 @@
 
 use super::config::{KerasLayer, Network};
 use super::fields::flat_numbers;
-use super::weights::Stored;
+use super::stored::Stored;
 use crate::model::{Layer, Model, ModelBuilder, Node};
 use crate::ops::batch::Normalization;
 use serde_json::{Map, Value};

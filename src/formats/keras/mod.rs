@@ -10,6 +10,7 @@ mod fields;
 mod functions;
 mod layers;
 mod place;
+mod stored;
 mod training;
 mod weights;
 
@@ -109,7 +110,7 @@ fn import(text: &str, name: &str, arrays: Option<&hdf5::Arrays>) -> Result<Impor
     let value: Value =
         serde_json::from_str(text).map_err(|e| format!("is no Keras configuration: {e}"))?;
     let network = config::Network::parse(&value)?;
-    let stored = arrays.map(|arrays| weights::Stored::new(arrays, &network));
+    let stored = arrays.map(|arrays| stored::Stored::new(arrays, &network));
     let built = layers::build(&network, name, stored.as_ref())?;
     let weights = match &stored {
         Some(stored) => Some(weights::convert(&built, stored)?),
