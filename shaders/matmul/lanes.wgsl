@@ -61,7 +61,8 @@ const QUADS: u32 = ROWS * DEPTH / 4u;                  // of A's tile
 const LOADS: u32 = (QUADS + LANES - 1u) / LANES;
 const QUADS_K: u32 = DEPTH / 4u;                       // of B's tile along K
 const LINE: u32 = select(QUADS_K, ROWS / 4u, TRANSPOSE_A);     // quads of a line of A's tile
-// What is known beforehand to lie inside leaves the compiler no lanes to mask.
+// What is known beforehand to lie inside leaves the compiler no lanes to mask. A's loads go
+// beyond its tile where QUADS does not divide by LANES.
 const FITS_M: bool = M % ROWS == 0u && QUADS % LANES == 0u;
 const FITS_N: bool = N % (COLUMNS * WIDTH) == 0u;
 const FITS_K: bool = K % SPLIT_K == 0u && QUADS % LANES == 0u;
@@ -229,7 +230,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var j = 0u; j < COLUMNS; j++) {
             let column = n + j * WIDTH;
             // What is known beforehand leaves the compiler no lanes to mask.
-            if (M % ROWS == 0u || m + r < M) && (N % (COLUMNS * WIDTH) == 0u || column < N) {
+            if (M % ROWS == 0u || m + r < M) && (FITS_N || column < N) {
                 let s = sums[r][j];
                 let values = vec4<f32>(
                     finish(m + r, column, s.x), finish(m + r, column + 1u, s.y),

@@ -31,8 +31,8 @@ impl<'a> Progress<'a> {
         self.earlier + self.started.elapsed().as_secs_f64()
     }
 
-    /// Counts steps that came back, with their rows; up to one that is not finite, which is returned, or
-    /// without such ones.
+    /// Counts steps that came back, with their rows; up to one that is not finite, which is
+    /// returned, or without such ones.
     pub(super) fn add(
         &mut self,
         steps: &[Step],
