@@ -1,5 +1,6 @@
 //! Choosing and opening a device.
 
+use super::ahead::Ahead;
 use super::half::Half;
 use super::pipeline::PipelineCache;
 use super::profile::{Profile, ProfileKind};
@@ -45,7 +46,9 @@ pub const PATIENCE: Duration = Duration::from_secs(600);
 pub struct Gpu {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
+    pub(super) adapter: wgpu::Adapter,
     pub(crate) pipelines: RefCell<PipelineCache>,
+    pub(super) ahead: RefCell<Ahead>,
     /// What the driver says of itself.
     pub info: wgpu::AdapterInfo,
     /// What kernels need to know.
@@ -194,7 +197,16 @@ impl Gpu {
     /// # Errors
     /// [`Error::Device`] where there is no adapter, none of the name, or it refuses.
     pub fn open(options: OpenOptions) -> Result<Rc<Self>> {
-        let adapter = select(options.name.as_deref())?;
+        let gpu = Self::on(select(options.name.as_deref())?, options)?;
+        log::info!(
+            "opened {} with the {} profile",
+            gpu.info.name,
+            gpu.profile.kind
+        );
+        Ok(Rc::new(gpu))
+    }
+
+    pub(super) fn on(adapter: wgpu::Adapter, options: OpenOptions) -> Result<Self> {
         let (info, limits) = (adapter.get_info(), adapter.limits());
         let features = adapter.features() & WANTED;
         let descriptor = wgpu::DeviceDescriptor {
@@ -215,17 +227,18 @@ impl Gpu {
         if let Some(most) = options.max_binding {
             profile.max_binding = profile.max_binding.min(most);
         }
-        log::info!("opened {} with the {} profile", info.name, profile.kind);
-        Ok(Rc::new(Self {
+        Ok(Self {
             device,
             queue,
+            adapter,
             pipelines: RefCell::default(),
+            ahead: RefCell::default(),
             info,
             profile,
             options,
             failure,
             last: RefCell::default(),
-        }))
+        })
     }
 
     /// The device in one line: name, driver, backend, profile.

@@ -229,6 +229,7 @@ impl Gpu {
                 copies.extend(copy);
             }
         }
+        self.note_kernel(dispatch.kernel.path(), &pipeline, &textures);
         let bind_group = self.bind(label, &pipeline, &bound, &textures, step_bytes)?;
         let written = bound.iter().filter(|(b, _)| b.access == Access::ReadWrite);
         let writes: Vec<Range> = written.map(|(_, range)| (*range).clone()).collect();

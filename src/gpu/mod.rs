@@ -1,5 +1,6 @@
 //! The GPU: devices, shaders, pipelines, buffers and the executor.
 
+mod ahead;
 pub mod device;
 pub mod executor;
 pub mod half;

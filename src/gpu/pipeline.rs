@@ -7,6 +7,7 @@ use super::texels::{self, Texel};
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// How a shader accesses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +49,12 @@ pub struct Pipeline {
     pub(crate) pipeline: wgpu::ComputePipeline,
     pub(crate) layout: wgpu::BindGroupLayout,
     pub(crate) bindings: Vec<Binding>,
+    /// Its specialised text.
+    pub(super) source: Arc<str>,
 }
 
 /// Pipelines by their specialised source.
-pub type PipelineCache = HashMap<String, Rc<Pipeline>>;
+pub type PipelineCache = HashMap<Arc<str>, Rc<Pipeline>>;
 
 /// The bindings of a parsed shader, by number.
 ///
@@ -178,17 +181,22 @@ impl Gpu {
             let half = self.profile.half;
             source = half.rewrite(dispatch.kernel.path(), &source, &names)?;
         }
+        let source: Arc<str> = source.into();
         if let Some(found) = self.pipelines.borrow().get(&source) {
             return Ok(found.clone());
         }
-        let pipeline = Rc::new(self.compile(dispatch.kernel.path(), &source)?);
+        let pipeline = Rc::new(self.compile(dispatch.kernel.path(), source.clone())?);
         self.pipelines.borrow_mut().insert(source, pipeline.clone());
         Ok(pipeline)
     }
 
-    fn compile(&self, path: &str, source: &str) -> Result<Pipeline> {
-        let module = naga::front::wgsl::parse_str(source)
-            .map_err(|e| Error::shader(path, e.emit_to_string_with_path(source, path)))?;
+    /// Compiles a kernel from its specialised text.
+    ///
+    /// # Errors
+    /// [`Error::Shader`] if it does not parse or validate.
+    pub(super) fn compile(&self, path: &str, source: Arc<str>) -> Result<Pipeline> {
+        let module = naga::front::wgsl::parse_str(&source)
+            .map_err(|e| Error::shader(path, e.emit_to_string_with_path(&source, path)))?;
         let bindings = reflect(path, &module)?;
         let device = &self.device;
         self.scoped(path, || {
@@ -219,6 +227,7 @@ impl Gpu {
                 pipeline,
                 layout,
                 bindings,
+                source,
             }
         })
         .map_err(|e| Error::shader(path, e.to_string()))

@@ -477,7 +477,10 @@ impl Staging {
         let from = Piece::from(range);
         let (index, stale) = self.plan.texture(from.clone(), texel);
         if index == self.textures.len() {
-            self.textures.push(create(gpu, self.plan.textures[index])?);
+            let (texel, extent) = self.plan.textures[index];
+            let create = || gpu.staging_texture(texel, extent);
+            self.textures
+                .push(gpu.scoped("a buffer's texture", create)?);
         }
         let to = &self.textures[index];
         let copy = stale.then(|| Copy {
@@ -494,9 +497,10 @@ impl Staging {
     }
 }
 
-fn create(gpu: &Gpu, (texel, [width, height]): (Texel, [u32; 2])) -> Result<wgpu::Texture> {
-    gpu.scoped("a buffer's texture", || {
-        gpu.device.create_texture(&wgpu::TextureDescriptor {
+impl Gpu {
+    /// A texture of so many columns and rows that kernels read in a buffer's stead.
+    pub(super) fn staging_texture(&self, texel: Texel, [width, height]: [u32; 2]) -> wgpu::Texture {
+        self.device.create_texture(&wgpu::TextureDescriptor {
             label: Some("staging"),
             size: wgpu::Extent3d {
                 width,
@@ -510,7 +514,7 @@ fn create(gpu: &Gpu, (texel, [width, height]): (Texel, [u32; 2])) -> Result<wgpu
             usage: wgpu::TextureUsages::STORAGE_BINDING | wgpu::TextureUsages::COPY_DST,
             view_formats: &[],
         })
-    })
+    }
 }
 
 #[cfg(test)]

@@ -213,6 +213,7 @@ impl Backend for GpuBackend {
         let planned = Planned::new(self, &graph)?;
         let slots = self.place(&planned)?;
         let compiled = planned.compile(self, &graph, slots)?;
+        self.gpu.compile_ahead();
         self.programs.push(compiled);
         Ok(Program(self.programs.len() - 1))
     }
