@@ -20,6 +20,10 @@ const LEAST_WORKGROUPS: u64 = 64;
 /// Bytes of a full row of a texture.
 const ROW_BYTES: u32 = 16 << 10;
 
+/// Bytes behind each of several rows that nothing is copied to: three lines of a cache, so
+/// that what lies a power of two apart in the buffer does not all fall into one set of it.
+const PAD_BYTES: u32 = 192;
+
 /// A piece of a buffer that a storage texture holds in one texel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Texel {
@@ -95,11 +99,15 @@ impl Texel {
         ROW_BYTES / self.bytes
     }
 
-    /// Columns and rows of the texture that holds so many bytes.
+    /// Columns and rows of the texture that holds so many bytes, the pad included.
     fn extent(self, bytes: u64) -> [u32; 2] {
         let texels = bytes / u64::from(self.bytes);
         let row = u64::from(self.row());
-        [texels.min(row) as u32, texels.div_ceil(row) as u32]
+        let height = texels.div_ceil(row) as u32;
+        match height {
+            0 | 1 => [texels as u32, height],
+            _ => [self.row() + PAD_BYTES / self.bytes, height],
+        }
     }
 }
 
@@ -407,7 +415,8 @@ impl<M: PartialEq> TexturePlan<M> {
         let texture = match self.fitting(wanted) {
             Some(found) => self.idle.swap_remove(found),
             None => {
-                self.bytes += bytes;
+                let [width, height] = wanted.1.map(u64::from);
+                self.bytes += width * height * u64::from(texel.bytes);
                 self.textures.push(wanted);
                 self.textures.len() - 1
             }
@@ -572,7 +581,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>) {
         let f32s = Texel::of("f32").unwrap();
         assert_eq!(f32s.extent(400), [100, 1]);
         assert_eq!(f32s.extent(16 << 10), [4096, 1]);
-        assert_eq!(f32s.extent((16 << 10) + 16), [4096, 2]);
+        assert_eq!(f32s.extent((16 << 10) + 16), [4096 + 48, 2]);
         assert_eq!(Texel::of("vec4<f32>").unwrap().extent(64), [4, 1]);
         assert_eq!(Texel::of("bool"), None);
     }
