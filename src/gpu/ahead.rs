@@ -73,14 +73,20 @@ fn lock(jobs: &Mutex<Jobs>) -> MutexGuard<'_, Jobs> {
     jobs.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Drop for Ahead {
-    /// Waits for what is being compiled: the driver must not be taken apart under it.
-    fn drop(&mut self) {
-        lock(&self.jobs).programs.clear();
+impl Ahead {
+    fn join(&mut self) {
         for thread in self.threads.drain(..) {
             // A thread that panicked has said so.
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Ahead {
+    /// Waits for what is being compiled: the driver must not be taken apart under it.
+    fn drop(&mut self) {
+        lock(&self.jobs).programs.clear();
+        self.join();
     }
 }
 
@@ -129,6 +135,11 @@ impl Gpu {
                 .threads
                 .push(thread::spawn(move || work(adapter, options, &jobs)));
         }
+    }
+
+    /// Waits until nothing more is compiled ahead, which takes cores from what is measured.
+    pub(crate) fn wait_for_ahead(&self) {
+        self.ahead.borrow_mut().join();
     }
 
     /// Has the driver compile a kernel.

@@ -280,6 +280,7 @@ impl Backend for GpuBackend {
     }
 
     fn profile(&mut self, program: Program, step: &Step, repeats: usize) -> Result<Profile> {
+        self.gpu.wait_for_ahead();
         let bytes = step.to_bytes();
         self.gpu.queue.write_buffer(&self.steps, 0, &bytes);
         let compiled = &self.programs[program.0];
