@@ -206,6 +206,7 @@ impl Gpu {
         Ok(Rc::new(gpu))
     }
 
+    /// Opens a device on an adapter.
     pub(super) fn on(adapter: wgpu::Adapter, options: OpenOptions) -> Result<Self> {
         let (info, limits) = (adapter.get_info(), adapter.limits());
         let features = adapter.features() & WANTED;
