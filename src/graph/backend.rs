@@ -119,7 +119,7 @@ pub trait Backend {
     /// If the device failed.
     fn take(&mut self, ticket: Ticket, wait: bool) -> Result<Option<Array>>;
 
-    /// Waits for all work.
+    /// Waits for all work, that of compiling included: what follows can be timed.
     ///
     /// # Errors
     /// If the device failed.

@@ -272,7 +272,9 @@ impl Backend for GpuBackend {
 
     fn synchronize(&mut self) -> Result<()> {
         self.counters.waits += 1;
-        self.gpu.wait(None)
+        self.gpu.wait(None)?;
+        self.gpu.wait_for_ahead();
+        Ok(())
     }
 
     fn counters(&self) -> Counters {
