@@ -163,13 +163,42 @@ impl Graph {
     }
 
     /// Merges pairs of nodes that an op can do in one (see [`Op::fuse_epilogue`] and
-    /// [`Op::fuse_prologue`]) until none is left.
+    /// [`Op::fuse_prologue`]) until none is left; then has ops look through what others read
+    /// as well ([`Op::look_through`]).
     #[must_use]
     pub fn fused(mut self) -> Self {
         while let Some(fusion) = self.find_fusion() {
             self.fuse(fusion);
         }
+        for reader in 0..self.nodes.len() {
+            self.look_through(reader);
+        }
         self
+    }
+
+    fn look_through(&mut self, reader: usize) {
+        let node = &self.nodes[reader];
+        let Some(operand) = node.inputs.first().copied() else {
+            return;
+        };
+        let made = |n: &Node| n.outputs.first() == Some(&operand);
+        let Some(maker) = self.nodes[..reader].iter().position(made) else {
+            return;
+        };
+        let previous = &self.nodes[maker];
+        let changed = |n: &Node| updates_any(n, &previous.inputs);
+        if previous.guard.is_some() || self.nodes[maker + 1..reader].iter().any(changed) {
+            return;
+        }
+        let Some(op) = node.op.look_through(&*previous.op) else {
+            return;
+        };
+        let own = node.inputs[1..].iter().copied();
+        let inputs = previous.inputs.iter().copied().chain(own).chain([operand]);
+        let inputs = inputs.collect();
+        let node = &mut self.nodes[reader];
+        node.inputs = inputs;
+        node.op = Arc::from(op);
     }
 
     fn find_fusion(&self) -> Option<Fusion> {

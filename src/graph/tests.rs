@@ -4,7 +4,7 @@ use super::*;
 use crate::ops::activation::ActivationGrad;
 use crate::ops::batch_norm::{BatchNorm2d, UpdateRunningStats};
 use crate::ops::binary::{Binary, BinaryOp, SumTo};
-use crate::ops::conv2d::Conv2d;
+use crate::ops::conv2d::{Conv2d, Conv2dWeightGrad};
 use crate::ops::pool2d::MaxPool2d;
 use crate::ops::{Array, Step, Window};
 
@@ -207,6 +207,61 @@ fn an_activation_moves_behind_a_pool_and_all_three_become_one_node() {
     // What was asked for is still what is stored.
     assert_eq!(graph.nodes()[2].outputs, [y]);
     assert_eq!(graph.optimized().nodes().len(), 1);
+}
+
+/// The gradients by x and w of the sum of the squares of a max-pooled convolution, and the
+/// weight gradient's node where the graph is optimized.
+fn pooled_gradients(optimized: bool) -> (Vec<Array>, Option<Node>) {
+    let mut graph = Graph::new();
+    let types = [[2, 2, 6, 6], [3, 2, 3, 3]].map(TensorType::f32);
+    let x = graph.state("x", types[0].clone());
+    let w = graph.state("w", types[1].clone());
+    let window = Window {
+        stride: [2, 2],
+        ..Window::new([2, 2])
+    };
+    let mut add = |op: Box<dyn Op>, inputs: &[Value]| graph.add1(op, inputs).unwrap();
+    let y = add(Box::new(Conv2d::new(Window::new([3, 3]), 1)), &[x, w]);
+    let y = add(Box::new(MaxPool2d { window }), &[y]);
+    let square = add(Box::new(Binary(BinaryOp::Mul)), &[y, y]);
+    let shape = Shape::default();
+    let loss = add(Box::new(SumTo { shape }), &[square]);
+    let gradients = graph.gradients(loss, &[x, w]).unwrap();
+    let mut cpu = CpuBackend::new();
+    for ((name, ty), gradient) in ["x", "w"].into_iter().zip(&types).zip(gradients) {
+        let values = (0..ty.shape.len()).map(|i| (i as f64 * 0.7).sin());
+        cpu.create(name, ty).unwrap();
+        cpu.write(name, &Array::float(ty.clone(), values.collect()))
+            .unwrap();
+        let target = format!("d{name}");
+        let state = graph.state(&target, ty.clone());
+        graph.store(gradient.unwrap(), state).unwrap();
+        cpu.create(&target, ty).unwrap();
+    }
+    if optimized {
+        graph = graph.optimized();
+    }
+    let is_it = |n: &&Node| n.op.name() == "conv2d_weight_grad";
+    let node = graph.nodes().iter().find(is_it).cloned();
+    let program = cpu.compile(graph).unwrap();
+    cpu.run(program, &[Step::default()]).unwrap();
+    let read = ["dx", "dw"].map(|name| cpu.read(name).unwrap());
+    (read.to_vec(), node)
+}
+
+#[test]
+fn a_weight_gradient_looks_through_a_pool_whose_gradient_others_read() {
+    let (expected, plain) = pooled_gradients(false);
+    let (found, node) = pooled_gradients(true);
+    // dy and x; the pool's gradient, its winners, x, and dy as well.
+    assert_eq!(plain.unwrap().inputs.len(), 2);
+    let node = node.unwrap();
+    assert_eq!(node.inputs.len(), 4);
+    let grad = node.op.downcast::<Conv2dWeightGrad>().unwrap();
+    assert!(grad.given && grad.pool.is_some());
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!(found.f(), expected.f());
+    }
 }
 
 #[test]

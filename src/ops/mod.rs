@@ -263,6 +263,14 @@ pub trait Op: Any + Debug + Send + Sync {
         let _ = previous;
         None
     }
+
+    /// The same where others read that output too, so that `previous` stays: this op with a
+    /// choice of what it loads, if that can be worth it. Its inputs are `previous`'s, then this
+    /// op's from its second, then its first.
+    fn look_through(&self, previous: &dyn Op) -> Option<Box<dyn Op>> {
+        let _ = previous;
+        None
+    }
 }
 
 impl dyn Op {

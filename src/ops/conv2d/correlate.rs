@@ -16,12 +16,15 @@ const GRADIENT_POOLED: ShaderFile = shader!("conv2d/gradient_pooled.wgsl");
 /// Accumulators of a lane that stay in registers; more are loaded and stored at every step.
 const REGISTERS: usize = 20;
 
-/// What loading and storing an accumulator costs, in multiply-adds of a subgroup.
+/// What loading and storing an accumulator costs, in multiply-adds of a subgroup; less where
+/// picks between them leave time for it.
 const SPILL_COST: usize = 3;
+const SPILL_COST_POOLED: usize = 1;
 
 /// Most multiply-adds of the unrolled body: 1150 are a twentieth faster, and take 0.7 s longer
-/// to compile.
+/// to compile. Behind a pool four of them are one and picks, which are shorter.
 const UNROLLED: usize = 900;
+const UNROLLED_POOLED: usize = 1200;
 
 /// Bytes of the images of a part: all blocks of filters and channels go over them one after
 /// the other, so they should stay in a core's cache.
@@ -65,9 +68,8 @@ impl Task<'_> {
     /// What it reads.
     fn operands(&self) -> Vec<(&'static str, Arg)> {
         let mut operands = vec![("dy", Arg::Input(0))];
-        let mut x = 1;
-        if let Some(pool) = &self.op.pool {
-            x = pool.input_count();
+        let x = self.op.x();
+        if self.op.pool.is_some() {
             // Without an activation the slope is 1 whatever `saved` holds.
             operands.push(("saved", Arg::Input(x - 2)));
             operands.push(("argmax", Arg::Input(x - 1)));
@@ -81,12 +83,17 @@ impl Tiling {
     /// The cheapest tiling, or `None` where even a single window unrolls too far. Patches
     /// are whole pool windows.
     fn best(task: &Task<'_>) -> Option<Self> {
-        const MOST_CHANNELS: usize = 8;
+        const MOST_CHANNELS: usize = 16;
         // What no window of the pool reaches has no gradient.
         let geometry = &task.geometry.covered(task.pool);
         let taps: usize = geometry.window.kernel.iter().product();
+        // Four filters a lane have too many masks for the registers behind a pool.
+        let (unrolled, spans) = match task.op.pool {
+            Some(_) => (UNROLLED_POOLED, &[Span::Two][..]),
+            None => (UNROLLED, &Span::ALL[..]),
+        };
         let tilings = |span: Span| {
-            let most = UNROLLED / (span.len() * taps);
+            let most = unrolled / (span.len() * taps);
             (1..=geometry.c.min(MOST_CHANNELS).min(most)).flat_map(move |channels| {
                 let patches = Patch::all(task.pool, geometry.output, most / channels);
                 patches.map(move |patch| Self {
@@ -96,8 +103,9 @@ impl Tiling {
                 })
             })
         };
-        Span::ALL
-            .into_iter()
+        spans
+            .iter()
+            .copied()
             .flat_map(tilings)
             .min_by_key(|tiling| tiling.cost(task))
     }
@@ -109,21 +117,26 @@ impl Tiling {
         let taps: usize = window.kernel.iter().product();
         let outputs = self.patch.outputs();
         // Behind a pool each window has a gradient, a slope and a winner.
-        let taken = match task.pool {
-            [1, 1] => outputs,
-            [h, w] => 3 * outputs / (h * w),
+        let (taken, spill_cost) = match task.op.pool {
+            None => (outputs, SPILL_COST),
+            Some(_) => {
+                let window: usize = task.pool.iter().product();
+                (3 * outputs / window, SPILL_COST_POOLED)
+            }
         };
-        // Rows of x under a patch are loaded but for those that the patch above it has loaded.
+        // Rows of x come in chunks of as many as lie between a patch and the one below it; the
+        // others under a patch have been loaded for those above.
         let [height, width] = self.patch.inputs(window);
-        let new_rows = height.min(self.patch.0[0] * window.stride[0]);
-        let row_loads = self.channels * width.div_ceil(task.lanes);
+        let rows = self.patch.0[0] * window.stride[0];
+        let chunk = self.channels * (rows * width).div_ceil(task.lanes);
         let span = self.span.len();
-        let loads = span * taken + new_rows * row_loads;
         let sums = span * taps * self.channels;
         let spilled = sums.saturating_sub(REGISTERS);
-        let step = loads * lanes::LOAD_COST + sums * outputs + spilled * SPILL_COST;
-        let [rows, strips] = self.patch.grid(geometry.output);
-        let strip = rows * step + (height - new_rows) * row_loads * lanes::LOAD_COST;
+        let loads = (span * taken + chunk) * lanes::LOAD_COST;
+        let step = loads + sums * outputs + spilled * spill_cost;
+        let [patches, strips] = self.patch.grid(geometry.output);
+        let first = (height.div_ceil(rows) - 1) * chunk * lanes::LOAD_COST;
+        let strip = patches * step + first;
         self.blocks(geometry, task.lanes) * strips * strip
     }
 
@@ -151,7 +164,7 @@ pub(super) fn weight_grad(
     let tiling = Tiling::best(&task)?;
     let blocks = geometry.groups * tiling.blocks(geometry, task.lanes);
     let parts = parts(geometry, blocks)?;
-    let kernel = tiling.span.specialise(Kernel::new(CORRELATE));
+    let kernel = Kernel::new(CORRELATE).set("SPAN", tiling.span.len());
     let kernel = geometry
         .specialise(task.read_gradient(lanes::specialise(kernel, profile)))
         .set("PARTS", parts)

@@ -92,7 +92,7 @@ impl Op for Conv2dInputGrad {
 /// and `x` [N, groups·C, H, W]; outputs [groups·O, C, kH, kW] and [groups·O].
 ///
 /// With the gradient of a max pool behind the convolution fused in, that one's inputs
-/// stand for `dy`.
+/// stand for `dy`, which may follow as the last input for kernels that rather read it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv2dWeightGrad {
     /// The convolution's window.
@@ -103,6 +103,8 @@ pub struct Conv2dWeightGrad {
     pub bias: bool,
     /// What computes `dy`, if it is fused in.
     pub pool: Option<MaxPool2dGrad>,
+    /// Whether `dy` is an input although it is computed.
+    pub given: bool,
 }
 
 impl Conv2dWeightGrad {
@@ -113,6 +115,7 @@ impl Conv2dWeightGrad {
             groups,
             bias: false,
             pool: None,
+            given: false,
         }
     }
 
@@ -143,16 +146,39 @@ impl Conv2dWeightGrad {
         })
     }
 
-    /// The type of `dy`, given or computed from all inputs but the last, `x`.
+    /// The op whose inputs are `dy` and `x`.
+    pub(super) fn without_pool(self) -> Self {
+        Self {
+            pool: None,
+            given: false,
+            ..self
+        }
+    }
+
+    /// Which input `x` is; those before it are `dy` or what it is computed from.
+    pub(super) fn x(&self) -> usize {
+        self.pool.map_or(1, |pool| pool.input_count())
+    }
+
+    /// Which input `dy` is, if it is one.
+    pub(super) fn dy_input(&self) -> Option<usize> {
+        match (self.pool, self.given) {
+            (None, _) => Some(0),
+            (Some(_), true) => Some(self.x() + 1),
+            (Some(_), false) => None,
+        }
+    }
+
+    /// The type of `dy`.
     fn dy(&self, inputs: &[TensorType]) -> Result<TensorType> {
         match self.pool {
-            Some(pool) => Ok(pool.infer(&inputs[..inputs.len() - 1])?.remove(0)),
+            Some(pool) => Ok(pool.infer(&inputs[..self.x()])?.remove(0)),
             None => Ok(inputs[0].clone()),
         }
     }
 
     fn geometry(&self, inputs: &[TensorType]) -> Result<Geometry> {
-        let x = &inputs[inputs.len() - 1];
+        let x = &inputs[self.x()];
         let [_, filters, ..] = self.dy(inputs)?.shape.nchw(self.name())?;
         let [_, channels, ..] = x.shape.nchw(self.name())?;
         let [kh, kw] = self.window.kernel;
@@ -167,10 +193,12 @@ impl Op for Conv2dWeightGrad {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
-        let of_pool = self.pool.map_or(1, |pool| pool.input_count());
-        expect_inputs(self, inputs, of_pool + 1)?;
+        expect_inputs(self, inputs, self.x() + 1 + usize::from(self.given))?;
         let geometry = self.geometry(inputs)?;
-        expect_type(self, "dy", &geometry.y(), &self.dy(inputs)?)?;
+        let given = self.dy_input().map(|i| inputs[i].clone());
+        for dy in given.into_iter().chain([self.dy(inputs)?]) {
+            expect_type(self, "dy", &geometry.y(), &dy)?;
+        }
         let bias = self.bias.then(|| geometry.bias());
         Ok([geometry.w()].into_iter().chain(bias).collect())
     }
@@ -178,15 +206,15 @@ impl Op for Conv2dWeightGrad {
     fn reference(&self, io: Reference<'_>) {
         let types: Vec<_> = io.inputs.iter().map(|a| a.ty().clone()).collect();
         let geometry = self.geometry(&types).expect("inferred before");
-        let (x, rest) = io.inputs.split_last().expect("inferred before");
-        let mut dy = [rest[0].clone()];
+        let x = &io.inputs[self.x()];
+        let mut dy = [io.inputs[0].clone()];
         if let Some(pool) = self.pool {
             dy = [Array::float(
                 geometry.y(),
                 vec![0.0; geometry.y().shape.len()],
             )];
             pool.reference(Reference {
-                inputs: rest,
+                inputs: &io.inputs[..self.x()],
                 outputs: &mut dy,
                 updates: &mut [],
                 step: io.step,
@@ -218,6 +246,17 @@ impl Op for Conv2dWeightGrad {
         self.pool.is_none().then(|| {
             Box::new(Self {
                 pool: Some(pool),
+                ..*self
+            }) as Box<dyn Op>
+        })
+    }
+
+    fn look_through(&self, previous: &dyn Op) -> Option<Box<dyn Op>> {
+        let pool = *previous.downcast::<MaxPool2dGrad>()?;
+        self.pool.is_none().then(|| {
+            Box::new(Self {
+                pool: Some(pool),
+                given: true,
                 ..*self
             }) as Box<dyn Op>
         })

@@ -147,11 +147,20 @@ pub(super) fn weight_grad(
     geometry: &Geometry,
     context: &LaunchContext<'_>,
 ) -> Result<Launch> {
-    if let Some(launch) = depthwise::weight_grad(context.profile, geometry, op) {
+    let (x, dy_input) = (op.x(), op.dy_input());
+    // Without a look at what `dy`, an input, is computed from.
+    let plainly = |kernels: fn(&Profile, &Geometry, &Conv2dWeightGrad) -> Option<Launch>| {
+        let dy = dy_input?;
+        let launch = kernels(context.profile, geometry, &op.without_pool())?;
+        Some(Launch::default().then(launch, |arg| match arg {
+            Arg::Input(0) => Arg::Input(dy),
+            Arg::Input(_) => Arg::Input(x),
+            output => output,
+        }))
+    };
+    if let Some(launch) = plainly(depthwise::weight_grad) {
         return Ok(launch);
     }
-    let x = context.inputs.len() - 1;
-    let dy_input = op.pool.is_none().then_some(0);
     let inputs = [dy_input, Some(x)];
     let multiplied = match Engine::has_units(context, inputs) {
         true => None,
@@ -160,13 +169,14 @@ pub(super) fn weight_grad(
     if context.profile.kind == ProfileKind::CpuLike
         && multiplied.is_none()
         && let Some(launch) = correlate::weight_grad(context.profile, geometry, op)
+            .or_else(|| plainly(correlate::weight_grad))
     {
         return Ok(launch);
     }
     let mut launch = Launch::default();
     let dy = geometry.y();
-    let mut gradient = Arg::Input(0);
-    if let Some(pool) = &op.pool {
+    let mut gradient = dy_input.map_or(Arg::Input(0), Arg::Input);
+    if let (Some(pool), None) = (&op.pool, dy_input) {
         gradient = launch.reserve(dy.bytes());
         let pool = context.launch(pool, &context.inputs[..x], std::slice::from_ref(&dy))?;
         launch = launch.then(pool, |arg| match arg {
