@@ -12,10 +12,10 @@ use gpucnn::gpu::half::Half;
 use gpucnn::gpu::profile::ProfileKind;
 use gpucnn::graph::{Backend, CpuBackend, GpuBackend, Graph};
 use gpucnn::ops::activation::{Activation, Function};
-use gpucnn::ops::conv2d::{Conv2d, Conv2dWeightGrad};
+use gpucnn::ops::conv2d::{Conv2d, Conv2dInputGrad, Conv2dWeightGrad, Upstream};
 use gpucnn::ops::matmul::MatMul;
 use gpucnn::ops::pool2d::{MaxPool2d, MaxPool2dGrad};
-use gpucnn::ops::{Array, Builder, Draw, Entry, Fill, Sample, Tolerance, Window, registry};
+use gpucnn::ops::{Array, Builder, Draw, Entry, Fill, Op, Sample, Tolerance, Window, registry};
 use gpucnn::tensor::{DType, TensorType};
 use support::{inputs, open, open_with, run};
 
@@ -201,53 +201,78 @@ fn pools_of_rows_behind_transformed_convolutions_equal_the_reference() {
 }
 
 /// Kernels read either a pool's gradient or what it is computed from: these are of a convolution
-/// behind which windows lie edge to edge, or overlap, or which is depthwise.
+/// behind which windows lie edge to edge and miss a row and a column, or overlap, or which is
+/// depthwise.
 #[test]
-fn weight_gradients_that_may_look_through_a_pool_equal_the_reference() {
+fn gradients_that_may_look_through_a_pool_equal_the_reference() {
     const IMAGES: usize = 3;
     const CHANNELS: usize = 8;
+    const SIDE: usize = 11;
     let strided = |side| Window {
         stride: [2, 2],
         ..Window::new([side, side])
     };
-    let x = TensorType::f32([IMAGES, CHANNELS, 12, 12]);
-    let y = TensorType::f32([IMAGES, 2 * CHANNELS, 10, 10]);
+    let unit = |ty: &TensorType| (ty.clone(), Fill::UNIT);
+    let kernel = Window::new([3, 3]);
+    let image = [SIDE + 2; 2];
+    let x = TensorType::f32([IMAGES, CHANNELS, image[0], image[1]]);
+    let y = TensorType::f32([IMAGES, 2 * CHANNELS, SIDE, SIDE]);
     // A term for each pixel, and up to four windows that name it their winner.
-    let tolerance = Tolerance::sum(IMAGES * 10 * 10 * 4, 1.0);
+    let tolerance = Tolerance::sum(IMAGES * SIDE * SIDE * 4, 1.0);
     let mut cpu = CpuBackend::new();
     for (window, groups) in [(strided(2), 1), (strided(3), 1), (strided(2), CHANNELS)] {
         let pool = MaxPool2d { window };
-        let unit = |ty: &TensorType| (ty.clone(), Fill::UNIT);
         let forward = Sample::new(pool, vec![unit(&y)], tolerance);
         let data = inputs(&mut Draw::new(1), &forward);
         let pooled = run(&mut cpu, &forward, Box::new(pool), &data, false);
         let [gradient, argmax] = [pooled[0].ty(), pooled[1].ty()];
         let winners = (argmax.clone(), Fill::Below(1));
 
-        let pool = MaxPool2dGrad::new(window, [10, 10]);
+        let pool = MaxPool2dGrad::new(window, [SIDE; 2]);
         let backward = vec![unit(gradient), winners.clone()];
         let backward = Sample::new(pool, backward, tolerance);
-        let mut data = inputs(&mut Draw::new(2), &backward);
-        data[1] = pooled[1].clone();
-        let dy = run(&mut cpu, &backward, Box::new(pool), &data, false);
+        let mut before = inputs(&mut Draw::new(2), &backward);
+        before[1] = pooled[1].clone();
+        let dy = run(&mut cpu, &backward, Box::new(pool), &before, false);
 
-        let op = Conv2dWeightGrad {
+        let upstream = Upstream {
             pool: Some(pool),
             given: true,
-            ..Conv2dWeightGrad::new(Window::new([3, 3]), groups).with_bias(true)
         };
-        let filled = vec![unit(gradient), winners, unit(&x), unit(&y)];
-        let sample = Sample::new(op, filled, tolerance);
-        data.push(inputs(&mut Draw::new(3), &sample).swap_remove(2));
-        data.extend(dy);
-        let expected = run(&mut cpu, &sample, Box::new(op), &data, false);
-        for profile in [ProfileKind::CpuLike, ProfileKind::Gpu] {
-            let mut gpu = GpuBackend::new(open(profile, false)).unwrap();
-            let found = run(&mut gpu, &sample, Box::new(op), &data, true);
-            for (expected, found) in expected.iter().zip(&found) {
-                let problem = mismatch(&sample, None, expected, found);
-                assert_eq!(problem, None, "{window:?}, {groups} groups, {profile}");
-            }
+        let by_weights = Conv2dWeightGrad {
+            upstream,
+            ..Conv2dWeightGrad::new(kernel, groups).with_bias(true)
+        };
+        let by_input = Conv2dInputGrad {
+            upstream,
+            ..Conv2dInputGrad::new(kernel, groups, image)
+        };
+        let w = TensorType::f32([2 * CHANNELS, CHANNELS / groups, 3, 3]);
+        let filled = |operand| vec![unit(gradient), winners.clone(), unit(operand), unit(&y)];
+        let given = [&before[0], &before[1], &dy[0]];
+        check_given(by_weights, filled(&x), given, tolerance);
+        check_given(by_input, filled(&w), given, tolerance);
+    }
+}
+
+/// Checks a gradient by its reference: inputs are the pool's gradient, its winners, an operand
+/// that is drawn, and what the first two give.
+fn check_given(
+    op: impl Op + Copy,
+    filled: Vec<(TensorType, Fill)>,
+    [gradient, winners, dy]: [&Array; 3],
+    tolerance: Tolerance,
+) {
+    let sample = Sample::new(op, filled, tolerance);
+    let operand = inputs(&mut Draw::new(3), &sample).swap_remove(2);
+    let data = [gradient.clone(), winners.clone(), operand, dy.clone()];
+    let expected = run(&mut CpuBackend::new(), &sample, Box::new(op), &data, false);
+    for profile in [ProfileKind::CpuLike, ProfileKind::Gpu] {
+        let mut gpu = GpuBackend::new(open(profile, false)).unwrap();
+        let found = run(&mut gpu, &sample, Box::new(op), &data, true);
+        for (expected, found) in expected.iter().zip(&found) {
+            let problem = mismatch(&sample, None, expected, found);
+            assert_eq!(problem, None, "{op:?}, {profile}");
         }
     }
 }

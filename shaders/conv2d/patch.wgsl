@@ -26,6 +26,9 @@
 //    | receptive field  |  all lanes get   +---------------+
 //    +------------------+  all by spread    o = (group.z % BLOCKS * LANES + l) * SPAN
 //
+// Of the receptive field the area leaves out gaps and, where one patch is as wide or as high
+// as the output, what is known to lie beside the image. Outputs below ROWS meet nothing of it.
+//
 // The loop over channels is rolled; taps, patch and CHANNELS a step are unrolled. The
 // register arrays are nested, each as long as the loop that indexes it: drivers unroll
 // such loops completely, and only then do the arrays stay in registers.
@@ -57,10 +60,15 @@ const PAD_TOP: u32 = 0u;         // modulo 2^32, as it can be negative for input
 const PAD_LEFT: u32 = 0u;
 const GAP_Y: u32 = 1u;           // distance of x's rows; divides PATCH_H unless it is 1
 const GAP_X: u32 = 1u;
-const PHASE_Y: u32 = 0u;         // PAD_TOP modulo GAP_Y
-const PHASE_X: u32 = 0u;
+const SEEN_H: u32 = 1u;          // x is zero from this row on
+const SEEN_W: u32 = 1u;
+const ROWS: u32 = 1u;            // of outputs; others meet no x (none of those a pool window reaches)
 const PATCH_H: u32 = 1u;         // outputs of a workgroup
 const PATCH_W: u32 = 1u;
+const AREA_Y: u32 = 0u;          // the area's first row under a patch
+const AREA_X: u32 = 0u;
+const AREA_H: u32 = 1u;          // its rows, GAP_Y apart
+const AREA_W: u32 = 1u;
 const CHANNELS: u32 = 1u;        // input channels a step; divides IN
 const POOL_H: u32 = 1u;          // of a pool window; divides PATCH_H
 const POOL_W: u32 = 1u;
@@ -74,9 +82,7 @@ const COVER_H: u32 = POOLED_H * POOL_H;                // outputs that a window 
 const COVER_W: u32 = POOLED_W * POOL_W;
 const WINDOWS: u32 = PATCH_W / POOL_W;                 // of a row of a patch
 const PATCHES_X: u32 = (COVER_W + PATCH_W - 1u) / PATCH_W;
-const PATCHES: u32 = (COVER_H + PATCH_H - 1u) / PATCH_H * PATCHES_X;
-const AREA_H: u32 = (PATCH_H - 1u) * STRIDE_Y + (KH - 1u) * DILATION_Y + 1u;
-const AREA_W: u32 = (PATCH_W - 1u) * STRIDE_X + (KW - 1u) * DILATION_X + 1u;
+const PATCHES: u32 = (ROWS + PATCH_H - 1u) / PATCH_H * PATCHES_X;
 const LOADS: u32 = (AREA_H * AREA_W + LANES - 1u) / LANES;
 const ROW: u32 = (O + SPAN - 1u) / SPAN;               // Sums of a tap's weights
 const BLOCKS: u32 = (ROW + LANES - 1u) / LANES;
@@ -105,6 +111,38 @@ fn finish(o: u32, at: u32, value: f32, winner: u32) {
     }
 }
 
+// Stores a row of windows' results: from row oy and column ox of outputs on, from channel o on.
+fn put_row(
+    channel: u32, o: u32, oy: u32, ox: u32,
+    best: ptr<function, array<Sums, PATCH_W>>, winner: ptr<function, array<Places, PATCH_W>>,
+) {
+    let row = channel * (POOLED_H * POOLED_W) + oy / POOL_H * POOLED_W + ox / POOL_W;
+    if IN_QUADS {
+        for (var w = 0u; w < WINDOWS; w += 4u) {
+            for (var n = 0u; n < SPAN; n++) {
+                if o + n < O && ox + w * POOL_W < COVER_W {
+                    var values: vec4<f32>;
+                    var winners: vec4<u32>;
+                    for (var i = 0u; i < 4u; i++) {
+                        values[i] = activate((*best)[w + i][n], ALPHA);
+                        winners[i] = (*winner)[w + i][n];
+                    }
+                    put_quad((row + w + n * (POOLED_H * POOLED_W)) / 4u, values, winners);
+                }
+            }
+        }
+    } else {
+        for (var px = 0u; px < PATCH_W; px++) {
+            let w = px / POOL_W;
+            if px % POOL_W == 0u && ox + px + POOL_W <= COVER_W {
+                for (var n = 0u; n < SPAN; n++) {
+                    finish(o + n, row + w + n * (POOLED_H * POOLED_W), (*best)[w][n], (*winner)[w][n]);
+                }
+            }
+        }
+    }
+}
+
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let place = group.x + group.y * GROUPS_X;
@@ -124,10 +162,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var pixel: array<u32, LOADS>;
     for (var i = 0u; i < LOADS; i++) {
         let q = i * LANES + lane;
-        let iy = oy * STRIDE_Y + q / AREA_W - PAD_TOP;
-        let ix = ox * STRIDE_X + q % AREA_W - PAD_LEFT;
+        let iy = oy * STRIDE_Y + AREA_Y + q / AREA_W * GAP_Y - PAD_TOP;
+        let ix = ox * STRIDE_X + AREA_X + q % AREA_W * GAP_X - PAD_LEFT;
         // Negative coordinates wrap around to large ones.
-        let ok = iy < H * GAP_Y && ix < W * GAP_X && iy % GAP_Y == 0u && ix % GAP_X == 0u;
+        let ok = iy < SEEN_H * GAP_Y && ix < SEEN_W * GAP_X;
         inside[i] = ok;
         pixel[i] = (image * GROUPS + g) * (IN * H * W) + select(0u, iy / GAP_Y * W + ix / GAP_X, ok);
     }
@@ -151,13 +189,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                     var sum = sums[py][px];
                     for (var ky = 0u; ky < KH; ky++) {
                         for (var kx = 0u; kx < KW; kx++) {
-                            let row = py * STRIDE_Y + ky * DILATION_Y;
-                            let column = px * STRIDE_X + kx * DILATION_X;
-                            // What falls into a gap is known beforehand, as is what falls beside
-                            // the image where a patch is as wide as the output.
-                            let beside = PATCHES_X == 1u && column - PAD_LEFT >= W * GAP_X;
-                            if row % GAP_Y == PHASE_Y && column % GAP_X == PHASE_X && !beside {
-                                let q = row * AREA_W + column;
+                            // What is outside of the area, or in a gap, is known beforehand.
+                            let row = py * STRIDE_Y + ky * DILATION_Y - AREA_Y;
+                            let column = px * STRIDE_X + kx * DILATION_X - AREA_X;
+                            let is_there = row < AREA_H * GAP_Y && column < AREA_W * GAP_X;
+                            if is_there && row % GAP_Y == 0u && column % GAP_X == 0u {
+                                let q = row / GAP_Y * AREA_W + column / GAP_X;
                                 sum = fma(Sums(area[step][q / LANES][q % LANES]), taps[ky][kx], sum);
                             }
                         }
@@ -169,6 +206,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
 
     let o = span * SPAN;
+    let channel = (image * GROUPS + g) * O + o;
     var b: Sums;
     for (var n = 0u; n < SPAN; n++) {
         b[n] = bias_at(g, o + n);
@@ -189,31 +227,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 best[w] = select(best[w], value, wins);
                 winner[w] = select(winner[w], Places(at), wins);
             }
-            let last = py % POOL_H == POOL_H - 1u && px % POOL_W == POOL_W - 1u;
-            if !IN_QUADS && last && oy + py < COVER_H && ox + px < COVER_W {
-                let plane = ((image * GROUPS + g) * O + o) * (POOLED_H * POOLED_W);
-                let to = plane + (oy + py) / POOL_H * POOLED_W + (ox + px) / POOL_W;
-                for (var n = 0u; n < SPAN; n++) {
-                    finish(o + n, to + n * (POOLED_H * POOLED_W), best[w][n], winner[w][n]);
-                }
-            }
         }
-        if IN_QUADS && py % POOL_H == POOL_H - 1u && oy + py < COVER_H {
-            let plane = ((image * GROUPS + g) * O + o) * (POOLED_H * POOLED_W);
-            let row = plane + (oy + py) / POOL_H * POOLED_W + ox / POOL_W;
-            for (var w = 0u; w < WINDOWS; w += 4u) {
-                for (var n = 0u; n < SPAN; n++) {
-                    if o + n < O && ox + w * POOL_W < COVER_W {
-                        var values: vec4<f32>;
-                        var winners: vec4<u32>;
-                        for (var i = 0u; i < 4u; i++) {
-                            values[i] = activate(best[w + i][n], ALPHA);
-                            winners[i] = winner[w + i][n];
-                        }
-                        put_quad((row + w + n * (POOLED_H * POOLED_W)) / 4u, values, winners);
-                    }
-                }
-            }
+        if py % POOL_H == POOL_H - 1u && oy + py < ROWS {
+            put_row(channel, o, oy + py, ox, &best, &winner);
+        }
+    }
+    if ROWS < COVER_H {
+        for (var w = 0u; w < PATCH_W; w++) {
+            best[w] = b;
+        }
+        // A loop, as these skip what no lane does.
+        for (var row = select(COVER_H, ROWS, oy + PATCH_H >= ROWS); row < COVER_H; row++) {
+            put_row(channel, o, row, ox, &best, &winner);
         }
     }
 }

@@ -258,7 +258,7 @@ fn a_weight_gradient_looks_through_a_pool_whose_gradient_others_read() {
     let node = node.unwrap();
     assert_eq!(node.inputs.len(), 4);
     let grad = node.op.downcast::<Conv2dWeightGrad>().unwrap();
-    assert!(grad.given && grad.pool.is_some());
+    assert!(grad.upstream.given && grad.upstream.pool.is_some());
     for (found, expected) in found.iter().zip(&expected) {
         assert_eq!(found.f(), expected.f());
     }

@@ -51,7 +51,7 @@ struct Task<'a> {
 impl Task<'_> {
     /// Lets a kernel read the gradient.
     fn read_gradient(&self, kernel: Kernel) -> Kernel {
-        let Some(pool) = &self.op.pool else {
+        let Some(pool) = &self.op.upstream.pool else {
             return kernel.hook("gradient_at", GRADIENT, "plain_gradient_at");
         };
         let kernel = kernel
@@ -68,8 +68,8 @@ impl Task<'_> {
     /// What it reads.
     fn operands(&self) -> Vec<(&'static str, Arg)> {
         let mut operands = vec![("dy", Arg::Input(0))];
-        let x = self.op.x();
-        if self.op.pool.is_some() {
+        let x = self.op.upstream.operand();
+        if self.op.upstream.pool.is_some() {
             // Without an activation the slope is 1 whatever `saved` holds.
             operands.push(("saved", Arg::Input(x - 2)));
             operands.push(("argmax", Arg::Input(x - 1)));
@@ -88,7 +88,7 @@ impl Tiling {
         let geometry = &task.geometry.covered(task.pool);
         let taps: usize = geometry.window.kernel.iter().product();
         // Four filters a lane have too many masks for the registers behind a pool.
-        let (unrolled, spans) = match task.op.pool {
+        let (unrolled, spans) = match task.op.upstream.pool {
             Some(_) => (UNROLLED_POOLED, &[Span::Two][..]),
             None => (UNROLLED, &Span::ALL[..]),
         };
@@ -117,7 +117,7 @@ impl Tiling {
         let taps: usize = window.kernel.iter().product();
         let outputs = self.patch.outputs();
         // Behind a pool each window has a gradient, a slope and a winner.
-        let (taken, spill_cost) = match task.op.pool {
+        let (taken, spill_cost) = match task.op.upstream.pool {
             None => (outputs, SPILL_COST),
             Some(_) => {
                 let window: usize = task.pool.iter().product();
@@ -155,7 +155,7 @@ pub(super) fn weight_grad(
     let task = Task {
         op,
         geometry,
-        pool: match &op.pool {
+        pool: match &op.upstream.pool {
             Some(pool) => pool.tile()?,
             None => [1, 1],
         },
@@ -171,7 +171,7 @@ pub(super) fn weight_grad(
         .set("PATCH_H", tiling.patch.0[0])
         .set("PATCH_W", tiling.patch.0[1])
         .set("CHANNELS", tiling.channels)
-        .set("POOLED", op.pool.is_some())
+        .set("POOLED", op.upstream.pool.is_some())
         .set("POOL_H", task.pool[0])
         .set("POOL_W", task.pool[1]);
     let depth = u32::try_from(parts).ok()?;

@@ -271,7 +271,7 @@ pub(super) fn weight_grad(
     geometry: &Geometry,
     op: &Conv2dWeightGrad,
 ) -> Option<Launch> {
-    if !is_depthwise(geometry) || op.pool.is_some() {
+    if !is_depthwise(geometry) || op.upstream.pool.is_some() {
         return None;
     }
     let pads = geometry.window.pads;

@@ -16,8 +16,100 @@ use crate::tensor::TensorType;
 
 const PUT_BIAS: ShaderFile = shader!("conv2d/put_bias.wgsl");
 
-/// dL/dx of a convolution, which is the transposed convolution of `dy`: inputs `dy` [N, groups·O, oH, oW] and `w`
-/// [groups·O, C, kH, kW]; output [N, groups·C, H, W].
+/// What stands for `dy` among the inputs of a convolution's gradients, which are followed by
+/// one more operand: `dy` itself, or with the gradient of a max pool behind the convolution
+/// fused in, that one's inputs. Then `dy` may be the last input, for kernels that rather read it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Upstream {
+    /// What computes `dy`, if it is fused in.
+    pub pool: Option<MaxPool2dGrad>,
+    /// Whether `dy` is an input although it is computed.
+    pub given: bool,
+}
+
+impl Upstream {
+    /// This with `previous` fused in, which computes `dy`.
+    fn behind(self, previous: &dyn Op, given: bool) -> Option<Self> {
+        let pool = *previous.downcast::<MaxPool2dGrad>()?;
+        let pool = Some(pool);
+        self.pool.is_none().then_some(Self { pool, given })
+    }
+
+    /// Inputs of the op.
+    fn input_count(self) -> usize {
+        self.operand() + 1 + usize::from(self.given)
+    }
+
+    /// Which input the other operand is.
+    pub(super) fn operand(self) -> usize {
+        self.pool.map_or(1, |pool| pool.input_count())
+    }
+
+    /// Which input `dy` is, if it is one.
+    pub(super) fn dy(self) -> Option<usize> {
+        match (self.pool, self.given) {
+            (None, _) => Some(0),
+            (Some(_), true) => Some(self.operand() + 1),
+            (Some(_), false) => None,
+        }
+    }
+
+    /// The type of `dy`, whether an input or not.
+    fn ty(self, inputs: &[TensorType]) -> Result<TensorType> {
+        match self.pool {
+            Some(pool) => Ok(pool.infer(&inputs[..self.operand()])?.remove(0)),
+            None => Ok(inputs[0].clone()),
+        }
+    }
+
+    /// Fails unless `dy` is of this type, as an input and as computed.
+    fn expect(self, op: &dyn Op, expected: &TensorType, inputs: &[TensorType]) -> Result<()> {
+        if let Some(dy) = self.dy() {
+            expect_type(op, "dy", expected, &inputs[dy])?;
+        }
+        expect_type(op, "dy", expected, &self.ty(inputs)?)
+    }
+
+    /// The value of `dy`.
+    fn reference(self, io: &Reference<'_>) -> Array {
+        if let Some(dy) = self.dy() {
+            return io.inputs[dy].clone();
+        }
+        let types: Vec<_> = io.inputs.iter().map(|a| a.ty().clone()).collect();
+        let ty = self.ty(&types).expect("inferred before");
+        let zeros = vec![0.0; ty.shape.len()];
+        let mut dy = [Array::float(ty, zeros)];
+        if let Some(pool) = self.pool {
+            pool.reference(Reference {
+                inputs: &io.inputs[..self.operand()],
+                outputs: &mut dy,
+                updates: &mut [],
+                step: io.step,
+            });
+        }
+        let [dy] = dy;
+        dy
+    }
+
+    /// A launch whose inputs are `dy` and the other operand, for the op that has all these, if
+    /// `dy` is one.
+    pub(super) fn plainly(self, launch: Launch) -> Option<Launch> {
+        let dy = self.dy()?;
+        Some(Launch::default().then(launch, self.reading(Arg::Input(dy))))
+    }
+
+    /// Where the arguments of such a launch lie, `dy` there.
+    pub(super) fn reading(self, dy: Arg) -> impl Fn(Arg) -> Arg {
+        move |arg| match arg {
+            Arg::Input(0) => dy,
+            Arg::Input(_) => Arg::Input(self.operand()),
+            other => other,
+        }
+    }
+}
+
+/// dL/dx of a convolution, which is the transposed convolution of `dy`: inputs `dy` [N, groups·O, oH, oW], or
+/// what stands for it ([`Upstream`]), and `w` [groups·O, C, kH, kW]; output [N, groups·C, H, W].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv2dInputGrad {
     /// The convolution's window.
@@ -26,14 +118,27 @@ pub struct Conv2dInputGrad {
     pub groups: usize,
     /// Rows and columns of the convolution's input.
     pub image: [usize; 2],
+    /// What stands for `dy`.
+    pub upstream: Upstream,
 }
 
 impl Conv2dInputGrad {
+    /// The gradient of a convolution of such images.
+    pub fn new(window: Window, groups: usize, image: [usize; 2]) -> Self {
+        Self {
+            window,
+            groups,
+            image,
+            upstream: Upstream::default(),
+        }
+    }
+
     fn geometry(&self, inputs: &[TensorType]) -> Result<Geometry> {
+        let w = &inputs[self.upstream.operand()];
         let [images, ..] = inputs[0].shape.nchw(self.name())?;
-        let [_, c, ..] = inputs[1].shape.nchw(self.name())?;
+        let [_, c, ..] = w.shape.nchw(self.name())?;
         let x = TensorType::f32([images, c * self.groups, self.image[0], self.image[1]]);
-        Geometry::new(self.name(), self.window, self.groups, &x, &inputs[1])
+        Geometry::new(self.name(), self.window, self.groups, &x, w)
     }
 }
 
@@ -43,9 +148,9 @@ impl Op for Conv2dInputGrad {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
-        expect_inputs(self, inputs, 2)?;
+        expect_inputs(self, inputs, self.upstream.input_count())?;
         let geometry = self.geometry(inputs)?;
-        expect_type(self, "dy", &geometry.y(), &inputs[0])?;
+        self.upstream.expect(self, &geometry.y(), inputs)?;
         Ok(vec![geometry.x()])
     }
 
@@ -71,28 +176,36 @@ impl Op for Conv2dInputGrad {
     }
 
     fn reference(&self, io: Reference<'_>) {
-        let types = [io.inputs[0].ty().clone(), io.inputs[1].ty().clone()];
+        let types: Vec<_> = io.inputs.iter().map(|a| a.ty().clone()).collect();
         let geometry = self.geometry(&types).expect("inferred before");
-        let (dy, w) = (io.inputs[0].f(), io.inputs[1].f());
+        let dy = self.upstream.reference(&io);
+        let (dy, w) = (dy.f(), io.inputs[self.upstream.operand()].f());
         let dx = io.outputs[0].f_mut();
         geometry.for_each_product(|xi, wi, yi| dx[xi] += dy[yi] * w[wi]);
     }
 
     fn launch(&self, context: LaunchContext<'_>) -> Result<Launch> {
-        let geometry = self.geometry(context.inputs)?;
-        Ok(launch::input_grad(&geometry, &context))
+        launch::input_grad(self, &self.geometry(context.inputs)?, &context)
     }
 
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
         self.geometry(inputs).map_or(0, |g| 2 * g.multiply_adds())
     }
+
+    fn fuse_prologue(&self, previous: &dyn Op) -> Option<Box<dyn Op>> {
+        let upstream = self.upstream.behind(previous, false)?;
+        Some(Box::new(Self { upstream, ..*self }))
+    }
+
+    fn look_through(&self, previous: &dyn Op) -> Option<Box<dyn Op>> {
+        let upstream = self.upstream.behind(previous, true)?;
+        Some(Box::new(Self { upstream, ..*self }))
+    }
 }
 
-/// dL/dw of a convolution and, where `bias`, dL/dbias: inputs `dy` [N, groups·O, oH, oW]
-/// and `x` [N, groups·C, H, W]; outputs [groups·O, C, kH, kW] and [groups·O].
-///
-/// With the gradient of a max pool behind the convolution fused in, that one's inputs
-/// stand for `dy`, which may follow as the last input for kernels that rather read it.
+/// dL/dw of a convolution and, where `bias`, dL/dbias: inputs `dy` [N, groups·O, oH, oW], or what
+/// stands for it ([`Upstream`]), and `x` [N, groups·C, H, W]; outputs [groups·O, C, kH, kW] and
+/// [groups·O].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Conv2dWeightGrad {
     /// The convolution's window.
@@ -101,10 +214,8 @@ pub struct Conv2dWeightGrad {
     pub groups: usize,
     /// Whether the bias's gradient is a second output.
     pub bias: bool,
-    /// What computes `dy`, if it is fused in.
-    pub pool: Option<MaxPool2dGrad>,
-    /// Whether `dy` is an input although it is computed.
-    pub given: bool,
+    /// What stands for `dy`.
+    pub upstream: Upstream,
 }
 
 impl Conv2dWeightGrad {
@@ -114,8 +225,7 @@ impl Conv2dWeightGrad {
             window,
             groups,
             bias: false,
-            pool: None,
-            given: false,
+            upstream: Upstream::default(),
         }
     }
 
@@ -149,37 +259,14 @@ impl Conv2dWeightGrad {
     /// The op whose inputs are `dy` and `x`.
     pub(super) fn without_pool(self) -> Self {
         Self {
-            pool: None,
-            given: false,
+            upstream: Upstream::default(),
             ..self
         }
     }
 
-    /// Which input `x` is; those before it are `dy` or what it is computed from.
-    pub(super) fn x(&self) -> usize {
-        self.pool.map_or(1, |pool| pool.input_count())
-    }
-
-    /// Which input `dy` is, if it is one.
-    pub(super) fn dy_input(&self) -> Option<usize> {
-        match (self.pool, self.given) {
-            (None, _) => Some(0),
-            (Some(_), true) => Some(self.x() + 1),
-            (Some(_), false) => None,
-        }
-    }
-
-    /// The type of `dy`.
-    fn dy(&self, inputs: &[TensorType]) -> Result<TensorType> {
-        match self.pool {
-            Some(pool) => Ok(pool.infer(&inputs[..self.x()])?.remove(0)),
-            None => Ok(inputs[0].clone()),
-        }
-    }
-
     fn geometry(&self, inputs: &[TensorType]) -> Result<Geometry> {
-        let x = &inputs[self.x()];
-        let [_, filters, ..] = self.dy(inputs)?.shape.nchw(self.name())?;
+        let x = &inputs[self.upstream.operand()];
+        let [_, filters, ..] = self.upstream.ty(inputs)?.shape.nchw(self.name())?;
         let [_, channels, ..] = x.shape.nchw(self.name())?;
         let [kh, kw] = self.window.kernel;
         let w = TensorType::f32([filters, channels / self.groups.max(1), kh, kw]);
@@ -193,12 +280,9 @@ impl Op for Conv2dWeightGrad {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
-        expect_inputs(self, inputs, self.x() + 1 + usize::from(self.given))?;
+        expect_inputs(self, inputs, self.upstream.input_count())?;
         let geometry = self.geometry(inputs)?;
-        let given = self.dy_input().map(|i| inputs[i].clone());
-        for dy in given.into_iter().chain([self.dy(inputs)?]) {
-            expect_type(self, "dy", &geometry.y(), &dy)?;
-        }
+        self.upstream.expect(self, &geometry.y(), inputs)?;
         let bias = self.bias.then(|| geometry.bias());
         Ok([geometry.w()].into_iter().chain(bias).collect())
     }
@@ -206,26 +290,14 @@ impl Op for Conv2dWeightGrad {
     fn reference(&self, io: Reference<'_>) {
         let types: Vec<_> = io.inputs.iter().map(|a| a.ty().clone()).collect();
         let geometry = self.geometry(&types).expect("inferred before");
-        let x = &io.inputs[self.x()];
-        let mut dy = [io.inputs[0].clone()];
-        if let Some(pool) = self.pool {
-            dy = [Array::float(
-                geometry.y(),
-                vec![0.0; geometry.y().shape.len()],
-            )];
-            pool.reference(Reference {
-                inputs: &io.inputs[..self.x()],
-                outputs: &mut dy,
-                updates: &mut [],
-                step: io.step,
-            });
-        }
+        let dy = self.upstream.reference(&io);
+        let x = io.inputs[self.upstream.operand()].f();
         let (dw, db) = io.outputs.split_at_mut(1);
-        let (dw, x) = (dw[0].f_mut(), x.f());
-        geometry.for_each_product(|xi, wi, yi| dw[wi] += dy[0].f()[yi] * x[xi]);
+        let dw = dw[0].f_mut();
+        geometry.for_each_product(|xi, wi, yi| dw[wi] += dy.f()[yi] * x[xi]);
         if self.bias {
             BiasGrad.reference(Reference {
-                inputs: &[&dy[0]],
+                inputs: &[&dy],
                 outputs: db,
                 updates: &mut [],
                 step: io.step,
@@ -242,61 +314,58 @@ impl Op for Conv2dWeightGrad {
     }
 
     fn fuse_prologue(&self, previous: &dyn Op) -> Option<Box<dyn Op>> {
-        let pool = *previous.downcast::<MaxPool2dGrad>()?;
-        self.pool.is_none().then(|| {
-            Box::new(Self {
-                pool: Some(pool),
-                ..*self
-            }) as Box<dyn Op>
-        })
+        let upstream = self.upstream.behind(previous, false)?;
+        Some(Box::new(Self { upstream, ..*self }))
     }
 
     fn look_through(&self, previous: &dyn Op) -> Option<Box<dyn Op>> {
-        let pool = *previous.downcast::<MaxPool2dGrad>()?;
-        self.pool.is_none().then(|| {
-            Box::new(Self {
-                pool: Some(pool),
-                given: true,
-                ..*self
-            }) as Box<dyn Op>
-        })
+        let upstream = self.upstream.behind(previous, true)?;
+        Some(Box::new(Self { upstream, ..*self }))
     }
 }
 
 pub(super) fn sample_input_grad(draw: &mut Draw) -> Sample {
     let geometry = draw_geometry(draw);
-    let op = Conv2dInputGrad {
-        window: geometry.window,
-        groups: geometry.groups,
-        image: geometry.image,
-    };
+    let mut op = Conv2dInputGrad::new(geometry.window, geometry.groups, geometry.image);
     let terms = geometry.o * geometry.window.kernel.iter().product::<usize>();
-    let inputs = vec![(geometry.y(), Fill::UNIT), (geometry.w(), Fill::UNIT)];
-    let planned = Plan::input_grad(&geometry).geometry;
-    let tolerance = winograd::tolerance(&planned, [1, 1], Tolerance::sum(terms, 1.0));
+    let (mut inputs, tolerance) = draw_upstream(draw, &geometry, &mut op.upstream, terms);
+    inputs.push((geometry.w(), Fill::UNIT));
+    let planned = Plan::input_grad(&geometry, geometry.output).geometry;
+    let tolerance = winograd::tolerance(&planned, [1, 1], tolerance);
     let sample = Sample::new(op, inputs, tolerance);
-    match winograd::may_pay(&planned, [1, 1]) {
+    match winograd::may_pay(&planned, [1, 1]) || op.upstream.pool.is_some() {
         true => sample.without_gradient(),
         false => sample,
     }
 }
 
+/// What stands for `dy`, for a gradient that sums so many terms of it.
+fn draw_upstream(
+    draw: &mut Draw,
+    geometry: &Geometry,
+    upstream: &mut Upstream,
+    terms: usize,
+) -> (Vec<(TensorType, Fill)>, Tolerance) {
+    if draw.coin() {
+        let dy = (geometry.y(), Fill::UNIT);
+        return (vec![dy], Tolerance::sum(terms, 1.0));
+    }
+    let window = draw_pool(draw, geometry.output);
+    let planes = [geometry.images, geometry.groups * geometry.o];
+    let (pool, inputs) = MaxPool2dGrad::draw(draw, window, planes, geometry.output);
+    upstream.pool = Some(pool);
+    // As many terms an element as windows cover it, each with a slope.
+    let terms = terms * window.kernel.iter().product::<usize>();
+    let mut tolerance = Tolerance::sum(terms, 1.5).and_transcendental();
+    tolerance.absolute += Tolerance::transcendental().absolute * terms as f64;
+    (inputs, tolerance)
+}
+
 pub(super) fn sample_weight_grad(draw: &mut Draw) -> Sample {
     let geometry = draw_geometry(draw);
     let mut op = Conv2dWeightGrad::new(geometry.window, geometry.groups).with_bias(draw.coin());
-    let mut inputs = vec![(geometry.y(), Fill::UNIT)];
-    let mut tolerance = Tolerance::sum(geometry.images * geometry.pixels(), 1.0);
-    if draw.coin() {
-        let window = draw_pool(draw, geometry.output);
-        let [n, channels, ..] = geometry.y().shape.nchw("sample").expect("drawn so");
-        let (pool, gradients) = MaxPool2dGrad::draw(draw, window, [n, channels], geometry.output);
-        op.pool = Some(pool);
-        inputs = gradients;
-        // As many terms an element as windows cover it, each with a slope.
-        let terms = geometry.images * geometry.pixels() * window.kernel.iter().product::<usize>();
-        tolerance = Tolerance::sum(terms, 1.5).and_transcendental();
-        tolerance.absolute += Tolerance::transcendental().absolute * terms as f64;
-    }
+    let terms = geometry.images * geometry.pixels();
+    let (mut inputs, tolerance) = draw_upstream(draw, &geometry, &mut op.upstream, terms);
     inputs.push((geometry.x(), Fill::UNIT));
     let tolerance = winograd::tolerance(&geometry, [1, 1], tolerance);
     Sample::new(op, inputs, tolerance).without_gradient()

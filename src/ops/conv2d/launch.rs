@@ -3,7 +3,10 @@
 //! implicit GEMM over `shaders/conv2d/operands.wgsl`.
 
 use super::plan::Plan;
-use super::{Conv2d, Conv2dWeightGrad, Geometry, correlate, depthwise, patch, pointwise, winograd};
+use super::{
+    Conv2d, Conv2dInputGrad, Conv2dWeightGrad, Geometry, Upstream, correlate, depthwise, patch,
+    pointwise, winograd,
+};
 use crate::error::Result;
 use crate::gpu::kernel::{Arg, Launch, ShaderFile};
 use crate::gpu::profile::{Profile, ProfileKind};
@@ -38,7 +41,7 @@ pub(super) fn forward(
     context: &LaunchContext<'_>,
 ) -> Result<Launch> {
     if let Some(plan) = Plan::forward(op, geometry)
-        && let Some(launch) = as_planned(&plan, context)
+        && let Some(launch) = as_planned(&plan, [Some(1), Some(0)], context)
     {
         return Ok(launch);
     }
@@ -85,13 +88,18 @@ pub(super) fn forward(
     Ok(launch)
 }
 
-/// A plan by the kernels that take one, if one of them pays.
-fn as_planned(plan: &Plan, context: &LaunchContext<'_>) -> Option<Launch> {
+/// A plan by the kernels that take one, if one of them pays; `inputs` are the op's inputs that
+/// the filters and what they go over are, if they are any.
+fn as_planned(
+    plan: &Plan,
+    inputs: [Option<usize>; 2],
+    context: &LaunchContext<'_>,
+) -> Option<Launch> {
     if let Some(launch) = depthwise::launch(context.profile, plan) {
         return Some(launch);
     }
     // Transformed operands lose too much in half precision for matrix units.
-    if !Engine::has_units(context, [Some(1), Some(0)])
+    if !Engine::has_units(context, inputs)
         && let Some(launch) = winograd::launch(context.profile, plan)
     {
         return Some(launch);
@@ -123,11 +131,52 @@ fn implicit_forward(op: &Conv2d, geometry: &Geometry, context: &LaunchContext<'_
     })
 }
 
-/// Inputs `dy`, `w`.
-pub(super) fn input_grad(geometry: &Geometry, context: &LaunchContext<'_>) -> Launch {
-    if let Some(launch) = as_planned(&Plan::input_grad(geometry), context) {
-        return launch;
-    }
+/// Inputs `dy`, or those of the pool's gradient, and `w`.
+pub(super) fn input_grad(
+    op: &Conv2dInputGrad,
+    geometry: &Geometry,
+    context: &LaunchContext<'_>,
+) -> Result<Launch> {
+    let upstream = op.upstream;
+    // What no window of the pool reaches has no gradient.
+    let seen = match upstream.pool.and_then(|pool| pool.tile()) {
+        Some(window) => geometry.covered(window).output,
+        None => geometry.output,
+    };
+    let inputs = [Some(upstream.operand()), upstream.dy()];
+    let launch = as_planned(&Plan::input_grad(geometry, seen), inputs, context)
+        .unwrap_or_else(|| implicit_input_grad(geometry, inputs, context));
+    let (before, dy) = gradient(upstream, geometry, context)?;
+    Ok(before.then(launch, upstream.reading(dy)))
+}
+
+/// What computes `dy`, unless it is an input, and where it lies.
+fn gradient(
+    upstream: Upstream,
+    geometry: &Geometry,
+    context: &LaunchContext<'_>,
+) -> Result<(Launch, Arg)> {
+    let mut launch = Launch::default();
+    let (None, Some(pool)) = (upstream.dy(), &upstream.pool) else {
+        return Ok((launch, Arg::Input(upstream.dy().unwrap_or_default())));
+    };
+    let ty = geometry.y();
+    let dy = launch.reserve(ty.bytes());
+    let pooled = &context.inputs[..upstream.operand()];
+    let computed = context.launch(pool, pooled, &[ty])?;
+    let launch = launch.then(computed, |arg| match arg {
+        Arg::Output(_) => dy,
+        input => input,
+    });
+    Ok((launch, dy))
+}
+
+/// Inputs `dy`, `w`; `inputs` are the op's inputs that `w` and `dy` are, if they are any.
+fn implicit_input_grad(
+    geometry: &Geometry,
+    inputs: [Option<usize>; 2],
+    context: &LaunchContext<'_>,
+) -> Launch {
     let extents = Extents {
         m: geometry.c,
         n: geometry.images * geometry.image.iter().product::<usize>(),
@@ -135,7 +184,7 @@ pub(super) fn input_grad(geometry: &Geometry, context: &LaunchContext<'_>) -> La
         batch: geometry.groups,
     };
     let functions = ["input_grad_a", "input_grad_b", "input_grad_c"];
-    let engine = Engine::choose(context, [Some(1), Some(0)], &extents);
+    let engine = Engine::choose(context, inputs, &extents);
     extents.launch(engine, operands(functions, 1, 0, 1), |kernel| {
         geometry.specialise(kernel)
     })
@@ -147,21 +196,15 @@ pub(super) fn weight_grad(
     geometry: &Geometry,
     context: &LaunchContext<'_>,
 ) -> Result<Launch> {
-    let (x, dy_input) = (op.x(), op.dy_input());
+    let upstream = op.upstream;
     // Without a look at what `dy`, an input, is computed from.
     let plainly = |kernels: fn(&Profile, &Geometry, &Conv2dWeightGrad) -> Option<Launch>| {
-        let dy = dy_input?;
-        let launch = kernels(context.profile, geometry, &op.without_pool())?;
-        Some(Launch::default().then(launch, |arg| match arg {
-            Arg::Input(0) => Arg::Input(dy),
-            Arg::Input(_) => Arg::Input(x),
-            output => output,
-        }))
+        upstream.plainly(kernels(context.profile, geometry, &op.without_pool())?)
     };
     if let Some(launch) = plainly(depthwise::weight_grad) {
         return Ok(launch);
     }
-    let inputs = [dy_input, Some(x)];
+    let inputs = [upstream.dy(), Some(upstream.operand())];
     let multiplied = match Engine::has_units(context, inputs) {
         true => None,
         false => as_products(geometry, context.profile),
@@ -173,27 +216,13 @@ pub(super) fn weight_grad(
     {
         return Ok(launch);
     }
-    let mut launch = Launch::default();
-    let dy = geometry.y();
-    let mut gradient = dy_input.map_or(Arg::Input(0), Arg::Input);
-    if let (Some(pool), None) = (&op.pool, dy_input) {
-        gradient = launch.reserve(dy.bytes());
-        let pool = context.launch(pool, &context.inputs[..x], std::slice::from_ref(&dy))?;
-        launch = launch.then(pool, |arg| match arg {
-            Arg::Output(_) => gradient,
-            input => input,
-        });
-    }
+    let (mut launch, dy) = gradient(upstream, geometry, context)?;
     let weights = multiplied.unwrap_or_else(|| implicit_weight_grad(geometry, context, inputs));
-    launch = launch.then(weights, |arg| match arg {
-        Arg::Input(0) => gradient,
-        Arg::Input(_) => Arg::Input(x),
-        output => output,
-    });
+    launch = launch.then(weights, upstream.reading(dy));
     if op.bias {
-        let bias = context.launch(&BiasGrad, &[dy], &context.outputs[1..])?;
+        let bias = context.launch(&BiasGrad, &[geometry.y()], &context.outputs[1..])?;
         launch = launch.then(bias, |arg| match arg {
-            Arg::Input(_) => gradient,
+            Arg::Input(_) => dy,
             _ => Arg::Output(1),
         });
     }

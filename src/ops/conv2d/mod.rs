@@ -10,7 +10,7 @@ mod pointwise;
 mod tile;
 mod winograd;
 
-pub use gradient::{Conv2dInputGrad, Conv2dWeightGrad};
+pub use gradient::{Conv2dInputGrad, Conv2dWeightGrad, Upstream};
 
 use super::activation::{Activation, Function};
 use super::bias::BiasAdd;
@@ -278,11 +278,7 @@ impl Op for Conv2d {
         let (x, w) = (node.inputs[0], node.inputs[1]);
         let [_, _, h, width] = builder.ty(x).shape.nchw(self.name())?;
         let dx = node.wanted[0].then(|| {
-            let op = Conv2dInputGrad {
-                window: self.window,
-                groups: self.groups,
-                image: [h, width],
-            };
+            let op = Conv2dInputGrad::new(self.window, self.groups, [h, width]);
             builder.add1(Box::new(op), &[dy, w])
         });
         let dx = dx.transpose()?;

@@ -5,6 +5,7 @@ use super::plan::Plan;
 use super::tile::Patch;
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
 use crate::gpu::profile::Profile;
+use crate::ops::Window;
 use crate::ops::lanes::{self, Span};
 use crate::shader;
 
@@ -28,7 +29,66 @@ const SHORT_BELOW: u64 = 1 << 25;
 struct Tiling {
     span: Span,
     patch: Patch,
+    area: Area,
+    /// Multiply-adds of a lane and a filter for a channel.
+    products: usize,
     channels: usize,
+}
+
+/// What a patch reads of a channel: rows and columns as far apart as the input's. Where a patch
+/// is as high or as wide as the output, only those known to lie on the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Area {
+    /// The first, from where the receptive field begins.
+    first: [usize; 2],
+    count: [usize; 2],
+}
+
+impl Area {
+    fn new(plan: &Plan, geometry: &Geometry, patch: Patch) -> Self {
+        let field = patch.inputs(&geometry.window);
+        let grid = patch.grid(geometry.output);
+        let lines = [0, 1].map(|axis| {
+            let (gap, pad) = (plan.gap[axis] as i64, plan.pads[axis]);
+            let phase = pad.rem_euclid(gap);
+            let (first, end) = match grid[axis] {
+                1 => (
+                    pad.max(phase),
+                    (plan.seen[axis] as i64 * gap + pad).min(field[axis] as i64),
+                ),
+                _ => (phase, field[axis] as i64),
+            };
+            (
+                first as usize,
+                ((end - first).max(1) as usize).div_ceil(gap as usize),
+            )
+        });
+        Self {
+            first: lines.map(|(first, _)| first),
+            count: lines.map(|(_, count)| count),
+        }
+    }
+
+    fn inputs(&self) -> usize {
+        self.count.iter().product()
+    }
+
+    /// Products of a patch in it, of one filter and channel.
+    fn products(&self, plan: &Plan, window: &Window, patch: Patch) -> usize {
+        let along = |axis: usize| {
+            let end = self.count[axis] * plan.gap[axis];
+            let is_there = |at: &usize| {
+                let from_first = at.checked_sub(self.first[axis]);
+                from_first.is_some_and(|at| at < end && at.is_multiple_of(plan.gap[axis]))
+            };
+            (0..patch.0[axis])
+                .flat_map(|p| (0..window.kernel[axis]).map(move |k| (p, k)))
+                .map(|(p, k)| p * window.stride[axis] + k * window.dilation[axis])
+                .filter(is_there)
+                .count()
+        };
+        along(0) * along(1)
+    }
 }
 
 impl Tiling {
@@ -45,18 +105,26 @@ impl Tiling {
             _ => lanes::MOST_UNROLLED,
         };
         let tilings = |span: Span| {
-            let most = unrolled * plan.gap_area() / (span.len() * taps * channels);
-            Patch::all(unit, geometry.output, most).map(move |patch| Self {
-                span,
-                patch,
-                channels,
-            })
+            let most = unrolled / (span.len() * channels);
+            let tiling = move |patch| {
+                let area = Area::new(plan, geometry, patch);
+                Self {
+                    span,
+                    patch,
+                    area,
+                    products: area.products(plan, &geometry.window, patch),
+                    channels,
+                }
+            };
+            Patch::all(unit, geometry.output, most * plan.gap_area())
+                .map(tiling)
+                .filter(move |tiling| tiling.products <= most)
         };
         Span::ALL
             .into_iter()
             .flat_map(tilings)
             .min_by_key(|tiling| {
-                let too_large = tiling.bytes(geometry, lanes) > CACHED_BYTES;
+                let too_large = tiling.bytes(lanes) > CACHED_BYTES;
                 (too_large, tiling.cost(plan, geometry, lanes))
             })
     }
@@ -72,16 +140,16 @@ impl Tiling {
     }
 
     /// Bytes of what a step works on: the accumulators, and what was spread of the inputs.
-    fn bytes(&self, geometry: &Geometry, lanes: usize) -> usize {
-        let inputs = self.channels * self.patch.area(&geometry.window);
+    fn bytes(&self, lanes: usize) -> usize {
+        let inputs = self.channels * self.area.inputs();
         (self.sums() + inputs) * lanes * size_of::<f32>()
     }
 
     fn cost(&self, plan: &Plan, geometry: &Geometry, lanes: usize) -> usize {
         let taps: usize = geometry.window.kernel.iter().product();
-        let area = self.patch.area(&geometry.window);
-        let loads = area.div_ceil(lanes) * lanes::LOAD_COST + taps * self.span.load_cost();
-        let products = taps * self.sums() / plan.gap_area();
+        let inputs = self.area.inputs().div_ceil(lanes);
+        let loads = inputs * lanes::LOAD_COST + taps * self.span.load_cost();
+        let products = self.span.len() * self.products;
         let step = self.channels * (loads + products) + self.sums() * lanes::CARRY_COST;
         let results = self.sums() / plan.pool_window().iter().product::<usize>();
         let stores = match self.quads(plan) {
@@ -96,10 +164,7 @@ impl Tiling {
 
 /// Inputs as the plan's.
 pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
-    let pool = plan.pool_window();
-    let phase = [0, 1].map(|axis| plan.pads[axis].rem_euclid(plan.gap[axis] as i64) as u32);
-    // What no window of the pool reaches need not be computed.
-    let geometry = &plan.geometry.covered(pool);
+    let geometry = &plan.reached();
     let lanes = lanes::lanes(profile);
     let tiling = Tiling::best(plan, geometry, lanes)?;
     let taps: usize = geometry.window.kernel.iter().product();
@@ -126,8 +191,13 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
         .set("PAD_LEFT", plan.pads[1] as u32)
         .set("GAP_Y", plan.gap[0])
         .set("GAP_X", plan.gap[1])
-        .set("PHASE_Y", phase[0])
-        .set("PHASE_X", phase[1])
+        .set("SEEN_H", plan.seen[0])
+        .set("SEEN_W", plan.seen[1])
+        .set("ROWS", geometry.output[0])
+        .set("AREA_Y", tiling.area.first[0])
+        .set("AREA_X", tiling.area.first[1])
+        .set("AREA_H", tiling.area.count[0])
+        .set("AREA_W", tiling.area.count[1])
         .set("PATCH_H", tiling.patch.0[0])
         .set("PATCH_W", tiling.patch.0[1])
         .set("CHANNELS", tiling.channels);

@@ -17,6 +17,8 @@ pub(super) struct Plan {
     pub pads: [i64; 2],
     /// Distance of the input's rows and columns, with zeros between; 1 for none.
     pub gap: [usize; 2],
+    /// The row and the column of the input from which on it is zero.
+    pub seen: [usize; 2],
     /// The filters are another convolution's, turned round.
     pub flip: bool,
     /// Rows and columns of the pool windows that tile the output.
@@ -39,6 +41,7 @@ impl Plan {
             geometry: *geometry,
             pads: [pads.top as i64, pads.left as i64],
             gap: [1, 1],
+            seen: geometry.image,
             flip: false,
             pool,
             bias: op.bias,
@@ -46,10 +49,10 @@ impl Plan {
         })
     }
 
-    /// Inputs `dy`, `w`: a convolution of `dy`, with gaps where the stride skips, with the
-    /// filters turned round, from output to input channels, padded by what a window reaches
-    /// beyond its own padding.
-    pub fn input_grad(geometry: &Geometry) -> Self {
+    /// Inputs `dy`, zero from row and column `seen` on, and `w`: a convolution of `dy`, with
+    /// gaps where the stride skips, with the filters turned round, from output to input channels,
+    /// padded by what a window reaches beyond its own padding.
+    pub fn input_grad(geometry: &Geometry, seen: [usize; 2]) -> Self {
         let window = geometry.window;
         let complement = |axis: usize, near: usize| window.span()[axis] as i64 - 1 - near as i64;
         Self {
@@ -70,6 +73,7 @@ impl Plan {
                 complement(1, window.pads.left),
             ],
             gap: window.stride,
+            seen,
             flip: true,
             pool: None,
             bias: false,
@@ -80,6 +84,18 @@ impl Plan {
     /// Rows and columns of the pool windows, of single outputs where there is no pool.
     pub fn pool_window(&self) -> [usize; 2] {
         self.pool.unwrap_or([1, 1])
+    }
+
+    /// The convolution without the outputs that no pool window reaches, and where there is no
+    /// pool, without the rows below all that the input reaches.
+    pub fn reached(&self) -> Geometry {
+        let mut geometry = self.geometry.covered(self.pool_window());
+        if self.pool.is_none() {
+            let last = (self.seen[0] as i64 - 1) * self.gap[0] as i64 + self.pads[0];
+            let rows = last.max(0) as usize / geometry.window.stride[0] + 1;
+            geometry.output[0] = geometry.output[0].min(rows);
+        }
+        geometry
     }
 
     /// Outputs that cannot be told apart: of a pool window, or from gap to gap.

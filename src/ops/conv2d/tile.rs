@@ -27,11 +27,6 @@ impl Patch {
         [0, 1].map(|axis| (self.0[axis] - 1) * window.stride[axis] + window.span()[axis])
     }
 
-    /// How many inputs these are.
-    pub fn area(self, window: &Window) -> usize {
-        self.inputs(window).iter().product()
-    }
-
     /// Rows and columns of patches that cover the output.
     pub fn grid(self, output: [usize; 2]) -> [usize; 2] {
         [0, 1].map(|axis| output[axis].div_ceil(self.0[axis]))

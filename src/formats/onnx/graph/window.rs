@@ -193,11 +193,8 @@ fn conv_transpose(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>>
         axes.insert(0, Axis::ONE);
         extents.insert(0, 1);
     }
-    let op = Conv2dInputGrad {
-        window: window([axes[0], axes[1]], false),
-        groups: groups(call)?,
-        image: [extents[0], extents[1]],
-    };
+    let window = window([axes[0], axes[1]], false);
+    let op = Conv2dInputGrad::new(window, groups(call)?, [extents[0], extents[1]]);
     let x = lowering.reshaped(call, x, &as_image(&dims))?;
     let w = lowering.reshaped(call, w, &as_image(&filters))?;
     let mut y = lowering.op(call, op, &[x, w])?;
