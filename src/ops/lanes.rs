@@ -59,15 +59,22 @@ impl Span {
         channels.div_ceil(self.len() * lanes)
     }
 
-    /// Sets `SPAN` and the aliases of as many floats and indices.
+    /// Sets `SPAN` and the alias of as many floats.
     pub(super) fn specialise(self, kernel: Kernel) -> Kernel {
-        let kernel = kernel.set("SPAN", self.len());
-        match self {
-            Self::Two => kernel
-                .alias("Sums", "vec2<f32>")
-                .alias("Places", "vec2<u32>"),
-            Self::Four => kernel,
-        }
+        let sums = match self {
+            Self::Two => "vec2<f32>",
+            Self::Four => "vec4<f32>",
+        };
+        kernel.set("SPAN", self.len()).alias("Sums", sums)
+    }
+
+    /// Sets the alias of as many indices.
+    pub(super) fn specialise_places(self, kernel: Kernel) -> Kernel {
+        let places = match self {
+            Self::Two => "vec2<u32>",
+            Self::Four => "vec4<u32>",
+        };
+        kernel.alias("Places", places)
     }
 }
 

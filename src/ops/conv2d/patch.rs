@@ -169,21 +169,22 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     let tiling = Tiling::best(plan, geometry, lanes)?;
     let taps: usize = geometry.window.kernel.iter().product();
     let span = tiling.span;
-    let row = geometry.o.next_multiple_of(span.len());
+    let row = geometry.o.div_ceil(span.len());
     let packed = geometry.groups * geometry.c * taps * row;
 
     let [filters, channels] = plan.filters();
-    let pack = Kernel::new(PACK)
+    let pack = span
+        .specialise(Kernel::new(PACK))
         .set("WORKGROUP", PACK_WORKGROUP)
         .set("GROUPS", geometry.groups)
         .set("O", filters)
         .set("C", channels)
         .set("TAPS", taps)
-        .set("FLIP", plan.flip)
-        .set("SPAN", span.len());
+        .set("FLIP", plan.flip);
     let pack_bindings = vec![("w", Arg::Input(1)), ("packed", Arg::Scratch(0))];
 
-    let kernel = span.specialise(plan.finish(Kernel::new(PATCH), tiling.quads(plan)));
+    let kernel = span.specialise_places(span.specialise(Kernel::new(PATCH)));
+    let kernel = plan.finish(kernel, tiling.quads(plan));
     let kernel = plan
         .geometry
         .specialise(lanes::specialise(kernel, profile))
@@ -207,7 +208,7 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     let mut patch = Dispatch::linear(kernel, bindings, places);
     patch.workgroups[2] = u32::try_from(geometry.groups * span.blocks(geometry.o, lanes)).ok()?;
     Some(Launch {
-        scratch: vec![(packed * 4) as u64],
+        scratch: vec![(packed * span.len() * size_of::<f32>()) as u64],
         dispatches: vec![
             Dispatch::linear(pack, pack_bindings, packed.div_ceil(PACK_WORKGROUP)),
             patch,
