@@ -6,7 +6,7 @@
 // with iy = oy * STRIDE_Y + ky * DILATION_Y - PAD_TOP and likewise ix; taps outside the
 // image are zero.
 //
-//   dy       by the hook `gradient_at`: [IMAGES, GROUPS * O, OH, OW]. Where POOLED, the
+//   dy       by the hook `value_at`: [IMAGES, GROUPS * O, OH, OW]. Where POOLED, the
 //            gradient behind a max pool whose POOL_H x POOL_W windows lie edge to edge:
 //            [IMAGES, GROUPS * O, POOLED_H, POOLED_W], which goes to the output that the
 //            hook `winner_at` names for each window, by its offset oy * OW + ox; the
@@ -89,7 +89,7 @@ const BLOCKS: u32 = GROUPS * FILTER_BLOCKS * CHANNEL_BLOCKS;
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> dw: array<f32>;
 
-fn gradient_at(at: u32) -> f32 { return 0.0; }
+fn value_at(at: u32) -> f32 { return 0.0; }
 fn winner_at(at: u32) -> u32 { return 0u; }
 fn put_bias(at: u32, value: f32) {
 }
@@ -169,7 +169,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                         let ok = (COVER_H % PATCH_H == 0u || row < POOLED_H) && (COVER_W % PATCH_W == 0u || column < POOLED_W);
                         let at = image_dy + select(0u, row * POOLED_W + column, ok);
                         for (var n = 0u; n < SPAN; n++) {
-                            let grad = select(0.0, gradient_at(planes[n] + at), ok);
+                            let grad = select(0.0, value_at(planes[n] + at), ok);
                             grads[wy][wx][n] = grad;
                             bias_sums[n] += grad;
                             if POOLED {

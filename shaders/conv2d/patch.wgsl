@@ -8,7 +8,10 @@
 // gaps between the gradient's rows and columns as the convolution's stride skips:
 // x[i, c, iy / GAP_Y, ix / GAP_X] where both divide, else zero.
 //
-//   x        [IMAGES, GROUPS * IN, H, W] f32
+//   x        by the hook `value_at`: [IMAGES, GROUPS * IN, H, W]. Where POOLED, what lies behind
+//            a max pool's gradient, of windows of CELL_H x CELL_W edge to edge: `value_at` has a
+//            value for each, and all of x is zero but the one element of it that the hook
+//            `winner_at` names, by its offset in the plane
 //   packed   [GROUPS, IN, KH, KW, ROW] Sums, from conv2d/pack.wgsl
 //   bias     [GROUPS * O], read where HAS_BIAS; otherwise anything
 //   results  by the hook `put`, or `put_quad` where IN_QUADS: [IMAGES, GROUPS * O, OH, OW], or
@@ -26,8 +29,9 @@
 //    | receptive field  |  all lanes get   +---------------+
 //    +------------------+  all by spread    o = (group.z % BLOCKS * LANES + l) * SPAN
 //
-// Of the receptive field the area leaves out gaps and, where one patch is as wide or as high
-// as the output, what is known to lie beside the image. Outputs below ROWS meet nothing of it.
+// Of the receptive field the area, counted in such windows, leaves out gaps and, where one patch
+// is as wide or as high as the output, what is known to lie beside the image. Outputs below ROWS
+// meet nothing of it.
 //
 // The loop over channels is rolled; taps, patch and CHANNELS a step are unrolled. The
 // register arrays are nested, each as long as the loop that indexes it: drivers unroll
@@ -67,8 +71,11 @@ const PATCH_H: u32 = 1u;         // outputs of a workgroup
 const PATCH_W: u32 = 1u;
 const AREA_Y: u32 = 0u;          // the area's first row under a patch
 const AREA_X: u32 = 0u;
-const AREA_H: u32 = 1u;          // its rows, GAP_Y apart
+const AREA_H: u32 = 1u;          // its rows of windows, GAP_Y apart
 const AREA_W: u32 = 1u;
+const POOLED: bool = false;
+const CELL_H: u32 = 1u;          // of a window of x; 1 where there is a gap
+const CELL_W: u32 = 1u;
 const CHANNELS: u32 = 1u;        // input channels a step; divides IN
 const POOL_H: u32 = 1u;          // of a pool window; divides PATCH_H
 const POOL_W: u32 = 1u;
@@ -87,10 +94,15 @@ const LOADS: u32 = (AREA_H * AREA_W + LANES - 1u) / LANES;
 const ROW: u32 = (O + SPAN - 1u) / SPAN;               // Sums of a tap's weights
 const BLOCKS: u32 = (ROW + LANES - 1u) / LANES;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
+const CELL: u32 = CELL_H * CELL_W;
+const CELLS_W: u32 = W / CELL_W;                       // windows of a row of x
+const CELLS: u32 = H / CELL_H * CELLS_W;
+
 @group(0) @binding(1) var<storage, read> packed: array<Sums>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 
+fn value_at(at: u32) -> f32 { return 0.0; }
+fn winner_at(at: u32) -> u32 { return 0u; }
 fn activate(v: f32, alpha: f32) -> f32 { return v; }
 fn put(at: u32, value: f32, winner: u32) {
 }
@@ -159,24 +171,35 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     // Where this lane's share of the receptive field lies in the channel's plane.
     var inside: array<bool, LOADS>;
-    var pixel: array<u32, LOADS>;
+    var cell: array<u32, LOADS>;
+    var corner: array<u32, LOADS>;                     // in the plane
     for (var i = 0u; i < LOADS; i++) {
         let q = i * LANES + lane;
-        let iy = oy * STRIDE_Y + AREA_Y + q / AREA_W * GAP_Y - PAD_TOP;
-        let ix = ox * STRIDE_X + AREA_X + q % AREA_W * GAP_X - PAD_LEFT;
+        let iy = oy * STRIDE_Y + AREA_Y + q / AREA_W * (GAP_Y * CELL_H) - PAD_TOP;
+        let ix = ox * STRIDE_X + AREA_X + q % AREA_W * (GAP_X * CELL_W) - PAD_LEFT;
         // Negative coordinates wrap around to large ones.
         let ok = iy < SEEN_H * GAP_Y && ix < SEEN_W * GAP_X;
+        let at = iy / (GAP_Y * CELL_H) * CELLS_W + ix / (GAP_X * CELL_W);
         inside[i] = ok;
-        pixel[i] = (image * GROUPS + g) * (IN * H * W) + select(0u, iy / GAP_Y * W + ix / GAP_X, ok);
+        cell[i] = (image * GROUPS + g) * (IN * CELLS) + select(0u, at, ok);
+        corner[i] = iy * W + ix;
     }
 
     var sums: array<array<Sums, PATCH_W>, PATCH_H>;
     for (var c0 = 0u; c0 < IN; c0 += CHANNELS) {
-        var area: array<array<array<f32, LANES>, LOADS>, CHANNELS>;
+        var area: array<array<array<array<f32, LANES>, CELL>, LOADS>, CHANNELS>;
         for (var step = 0u; step < CHANNELS; step++) {
             let c = c0 + step;
             for (var i = 0u; i < LOADS; i++) {
-                area[step][i] = spread(select(0.0, x[pixel[i] + c * (H * W)], inside[i]));
+                let value = select(0.0, value_at(cell[i] + c * CELLS), inside[i]);
+                var found = 0u;
+                if POOLED {
+                    found = winner_at(cell[i] + c * CELLS) - corner[i];
+                }
+                for (var k = 0u; k < CELL; k++) {
+                    let is_it = !POOLED || found == k / CELL_W * W + k % CELL_W;
+                    area[step][i][k] = spread(select(0.0, value, is_it));
+                }
             }
             var taps: array<array<Sums, KW>, KH>;
             for (var ky = 0u; ky < KH; ky++) {
@@ -192,10 +215,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                             // What is outside of the area, or in a gap, is known beforehand.
                             let row = py * STRIDE_Y + ky * DILATION_Y - AREA_Y;
                             let column = px * STRIDE_X + kx * DILATION_X - AREA_X;
-                            let is_there = row < AREA_H * GAP_Y && column < AREA_W * GAP_X;
+                            let down = row / (GAP_Y * CELL_H);
+                            let along = column / (GAP_X * CELL_W);
+                            let is_there = down < AREA_H && along < AREA_W;
                             if is_there && row % GAP_Y == 0u && column % GAP_X == 0u {
-                                let q = row / GAP_Y * AREA_W + column / GAP_X;
-                                sum = fma(Sums(area[step][q / LANES][q % LANES]), taps[ky][kx], sum);
+                                let q = down * AREA_W + along;
+                                let k = row / GAP_Y % CELL_H * CELL_W + column / GAP_X % CELL_W;
+                                sum = fma(Sums(area[step][q / LANES][k][q % LANES]), taps[ky][kx], sum);
                             }
                         }
                     }

@@ -202,14 +202,14 @@ impl Backend for GpuBackend {
     }
 
     fn plan(&self, graph: &Graph) -> Result<MemoryPlan> {
-        let graph = graph.storable(&self.gpu.profile)?;
+        let graph = graph.adapted(&self.gpu.profile)?;
         let mut planned = Planned::new(self, &graph)?;
         planned.memory.textures = planned.textures(&self.gpu, &graph)?;
         Ok(planned.memory)
     }
 
     fn compile(&mut self, graph: Graph) -> Result<Program> {
-        let graph = graph.storable(&self.gpu.profile)?;
+        let graph = graph.adapted(&self.gpu.profile)?;
         let planned = Planned::new(self, &graph)?;
         let slots = self.place(&planned)?;
         let compiled = planned.compile(self, &graph, slots)?;

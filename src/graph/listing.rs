@@ -8,7 +8,6 @@ use crate::gpu::kernel::{Arg, Dispatch, GROUPS_X, Launch};
 use crate::gpu::pipeline::{Binding, match_bindings, reflect};
 use crate::gpu::profile::Profile;
 use crate::ops::{LaunchContext, Value};
-use std::borrow::Cow;
 use std::collections::HashSet;
 
 /// Most storage buffers that WebGPU guarantees a shader.
@@ -48,8 +47,7 @@ pub struct Listed {
 }
 
 impl Graph {
-    /// The dispatches of this graph, as it is [storable](Self::storable), on a device of a
-    /// profile.
+    /// The dispatches of this graph, [adapted](Self::adapted) to it, on a device of a profile.
     ///
     /// # Errors
     /// [`Error::Limit`] where the profile's or WebGPU's limits do not allow it.
@@ -71,23 +69,23 @@ impl Graph {
         Ok(Listing { memory, dispatches })
     }
 
-    /// The graph as a device of this profile can hold it: with products taken apart whose
-    /// weight it cannot bind at once, and with those results in f32 again that one of their
-    /// kernels cannot use in half precision, see [`Half`](crate::gpu::half::Half).
+    /// The graph as a device of this profile runs it: with ops that
+    /// [look through](Self::looking_through) others where its kernels gain by it, with products
+    /// taken apart whose weight it cannot bind at once, and with those results in f32 again that
+    /// one of their kernels cannot use in half precision, see [`Half`](crate::gpu::half::Half).
     ///
     /// # Errors
     /// [`Error::Limit`] where the profile's limits do not allow a kernel.
-    pub fn storable(&self, profile: &Profile) -> Result<Cow<'_, Self>> {
-        if self.has_products_above(profile.max_binding) {
-            let split = self.clone().split_products(profile.max_binding)?;
-            let refused = split.not_storable(profile)?;
-            return Ok(Cow::Owned(split.in_full(&refused)));
+    pub fn adapted(&self, profile: &Profile) -> Result<Self> {
+        let mut graph = self.clone().looking_through(profile);
+        if graph.has_products_above(profile.max_binding) {
+            graph = graph.split_products(profile.max_binding)?;
         }
-        if !self.values.iter().any(|v| v.half) {
-            return Ok(Cow::Borrowed(self));
+        if !graph.values.iter().any(|v| v.half) {
+            return Ok(graph);
         }
-        let refused = self.not_storable(profile)?;
-        Ok(Cow::Owned(self.clone().in_full(&refused)))
+        let refused = graph.not_storable(profile)?;
+        Ok(graph.in_full(&refused))
     }
 
     /// The results that one of their kernels cannot use in half precision.

@@ -2,8 +2,9 @@
 
 use super::{Graph, Node, Origin};
 use crate::error::{Error, Result};
+use crate::gpu::profile::Profile;
 use crate::ops::activation::{Activation, Function};
-use crate::ops::{Op, Value};
+use crate::ops::{LaunchContext, Op, Value};
 use crate::tensor::DType;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -163,20 +164,27 @@ impl Graph {
     }
 
     /// Merges pairs of nodes that an op can do in one (see [`Op::fuse_epilogue`] and
-    /// [`Op::fuse_prologue`]) until none is left; then has ops look through what others read
-    /// as well ([`Op::look_through`]).
+    /// [`Op::fuse_prologue`]) until none is left.
     #[must_use]
     pub fn fused(mut self) -> Self {
         while let Some(fusion) = self.find_fusion() {
             self.fuse(fusion);
         }
-        for reader in 0..self.nodes.len() {
-            self.look_through(reader);
-        }
         self
     }
 
-    fn look_through(&mut self, reader: usize) {
+    /// Has ops look through what others read as well, where that is better on this device
+    /// ([`Op::looks_through`]), and drops what then nobody reads.
+    #[must_use]
+    pub fn looking_through(mut self, profile: &Profile) -> Self {
+        for reader in 0..self.nodes.len() {
+            self.look_through(reader, profile);
+        }
+        self.without_dead_nodes()
+    }
+
+    /// Fuses into a node what computes its first input, if its op rather looks through that.
+    fn look_through(&mut self, reader: usize, profile: &Profile) {
         let node = &self.nodes[reader];
         let Some(operand) = node.inputs.first().copied() else {
             return;
@@ -190,15 +198,21 @@ impl Graph {
         if previous.guard.is_some() || self.nodes[maker + 1..reader].iter().any(changed) {
             return;
         }
-        let Some(op) = node.op.look_through(&*previous.op) else {
+        let Some(op) = node.op.fuse_prologue(&*previous.op) else {
             return;
         };
-        let own = node.inputs[1..].iter().copied();
-        let inputs = previous.inputs.iter().copied().chain(own).chain([operand]);
-        let inputs = inputs.collect();
-        let node = &mut self.nodes[reader];
-        node.inputs = inputs;
-        node.op = Arc::from(op);
+        let inputs: Vec<Value> = [&previous.inputs, &node.inputs[1..]].concat();
+        let context = LaunchContext {
+            profile,
+            inputs: &self.types(&inputs),
+            outputs: &self.types(&node.outputs),
+            halves: &self.halves(&inputs),
+        };
+        if op.looks_through(&context) {
+            let node = &mut self.nodes[reader];
+            node.inputs = inputs;
+            node.op = Arc::from(op);
+        }
     }
 
     fn find_fusion(&self) -> Option<Fusion> {

@@ -1,10 +1,11 @@
 //! Picture-sized tests of differentiation, passes, memory plan and execution.
 
 use super::*;
+use crate::gpu::profile::{Profile, ProfileKind};
 use crate::ops::activation::ActivationGrad;
 use crate::ops::batch_norm::{BatchNorm2d, UpdateRunningStats};
 use crate::ops::binary::{Binary, BinaryOp, SumTo};
-use crate::ops::conv2d::{Conv2d, Conv2dWeightGrad};
+use crate::ops::conv2d::Conv2d;
 use crate::ops::pool2d::MaxPool2d;
 use crate::ops::{Array, Step, Window};
 
@@ -209,9 +210,9 @@ fn an_activation_moves_behind_a_pool_and_all_three_become_one_node() {
     assert_eq!(graph.optimized().nodes().len(), 1);
 }
 
-/// The gradients by x and w of the sum of the squares of a max-pooled convolution, and the
-/// weight gradient's node where the graph is optimized.
-fn pooled_gradients(optimized: bool) -> (Vec<Array>, Option<Node>) {
+/// The gradients by x and w of the sum of the squares of a max-pooled convolution, and the names
+/// of the ops that compute them, as a device of this profile runs them if there is one.
+fn pooled_gradients(profile: Option<&Profile>) -> (Vec<Array>, Vec<&'static str>) {
     let mut graph = Graph::new();
     let types = [[2, 2, 6, 6], [3, 2, 3, 3]].map(TensorType::f32);
     let x = graph.state("x", types[0].clone());
@@ -238,27 +239,29 @@ fn pooled_gradients(optimized: bool) -> (Vec<Array>, Option<Node>) {
         graph.store(gradient.unwrap(), state).unwrap();
         cpu.create(&target, ty).unwrap();
     }
-    if optimized {
-        graph = graph.optimized();
+    graph = graph.optimized();
+    if let Some(profile) = profile {
+        graph = graph.adapted(profile).unwrap();
     }
-    let is_it = |n: &&Node| n.op.name() == "conv2d_weight_grad";
-    let node = graph.nodes().iter().find(is_it).cloned();
+    let names = graph.nodes().iter().map(|n| n.op.name());
+    let names = names.filter(|name| name.ends_with("_grad")).collect();
     let program = cpu.compile(graph).unwrap();
     cpu.run(program, &[Step::default()]).unwrap();
     let read = ["dx", "dw"].map(|name| cpu.read(name).unwrap());
-    (read.to_vec(), node)
+    (read.to_vec(), names)
 }
 
 #[test]
-fn a_weight_gradient_looks_through_a_pool_whose_gradient_others_read() {
-    let (expected, plain) = pooled_gradients(false);
-    let (found, node) = pooled_gradients(true);
-    // dy and x; the pool's gradient, its winners, x, and dy as well.
-    assert_eq!(plain.unwrap().inputs.len(), 2);
-    let node = node.unwrap();
-    assert_eq!(node.inputs.len(), 4);
-    let grad = node.op.downcast::<Conv2dWeightGrad>().unwrap();
-    assert!(grad.upstream.given && grad.upstream.pool.is_some());
+fn both_gradients_look_through_a_pool_where_the_device_gains_by_it() {
+    const BOTH: [&str; 2] = ["conv2d_input_grad", "conv2d_weight_grad"];
+    let (expected, plain) = pooled_gradients(None);
+    let names = |kind| pooled_gradients(Some(&Profile::minimal(kind)));
+    let (found, through) = names(ProfileKind::CpuLike);
+    let (_, on_gpu) = names(ProfileKind::Gpu);
+    assert_eq!(through, BOTH);
+    for pooled in [plain, on_gpu] {
+        assert_eq!(pooled, [&["max_pool2d_grad"][..], &BOTH].concat());
+    }
     for (found, expected) in found.iter().zip(&expected) {
         assert_eq!(found.f(), expected.f());
     }

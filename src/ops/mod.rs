@@ -264,12 +264,11 @@ pub trait Op: Any + Debug + Send + Sync {
         None
     }
 
-    /// The same where others read that output too, so that `previous` stays: this op with a
-    /// choice of what it loads, if that can be worth it. Its inputs are `previous`'s, then this
-    /// op's from its second, then its first.
-    fn look_through(&self, previous: &dyn Op) -> Option<Box<dyn Op>> {
-        let _ = previous;
-        None
+    /// Whether this op, with another fused in as its prologue, is better off so on the given
+    /// device even where that one stays, as others read it too.
+    fn looks_through(&self, context: &LaunchContext<'_>) -> bool {
+        let _ = context;
+        false
     }
 }
 

@@ -4,14 +4,11 @@ use super::tile::Patch;
 use super::{Conv2dWeightGrad, Geometry};
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
 use crate::gpu::profile::Profile;
-use crate::ops::activation::FUNCTIONS;
 use crate::ops::gemm;
 use crate::ops::lanes::{self, Span};
 use crate::shader;
 
 const CORRELATE: ShaderFile = shader!("conv2d/correlate.wgsl");
-const GRADIENT: ShaderFile = shader!("conv2d/gradient.wgsl");
-const GRADIENT_POOLED: ShaderFile = shader!("conv2d/gradient_pooled.wgsl");
 
 /// Accumulators of a lane that stay in registers; more are loaded and stored at every step.
 const REGISTERS: usize = 20;
@@ -46,37 +43,6 @@ struct Task<'a> {
     /// Rows and columns of a pool window, of a single output where there is no pool.
     pool: [usize; 2],
     lanes: usize,
-}
-
-impl Task<'_> {
-    /// Lets a kernel read the gradient.
-    fn read_gradient(&self, kernel: Kernel) -> Kernel {
-        let Some(pool) = &self.op.upstream.pool else {
-            return kernel.hook("gradient_at", GRADIENT, "plain_gradient_at");
-        };
-        let kernel = kernel
-            .hook("gradient_at", GRADIENT_POOLED, "pooled_gradient_at")
-            .hook("winner_at", GRADIENT_POOLED, "pooled_winner_at");
-        match pool.activation {
-            Some(function) => kernel
-                .hook("slope", FUNCTIONS, function.shader_slope_name())
-                .set("ALPHA", function.alpha()),
-            None => kernel.sparse("saved"),
-        }
-    }
-
-    /// What it reads.
-    fn operands(&self) -> Vec<(&'static str, Arg)> {
-        let mut operands = vec![("dy", Arg::Input(0))];
-        let x = self.op.upstream.operand();
-        if self.op.upstream.pool.is_some() {
-            // Without an activation the slope is 1 whatever `saved` holds.
-            operands.push(("saved", Arg::Input(x - 2)));
-            operands.push(("argmax", Arg::Input(x - 1)));
-        }
-        operands.push(("x", Arg::Input(x)));
-        operands
-    }
 }
 
 impl Tiling {
@@ -166,18 +132,18 @@ pub(super) fn weight_grad(
     let parts = parts(geometry, blocks)?;
     let kernel = Kernel::new(CORRELATE).set("SPAN", tiling.span.len());
     let kernel = geometry
-        .specialise(task.read_gradient(lanes::specialise(kernel, profile)))
+        .specialise(op.upstream.specialise(lanes::specialise(kernel, profile)))
         .set("PARTS", parts)
         .set("PATCH_H", tiling.patch.0[0])
         .set("PATCH_W", tiling.patch.0[1])
         .set("CHANNELS", tiling.channels)
-        .set("POOLED", op.upstream.pool.is_some())
         .set("POOL_H", task.pool[0])
         .set("POOL_W", task.pool[1]);
     let depth = u32::try_from(parts).ok()?;
     Some(
         op.in_parts(geometry, parts, kernel, |kernel, mut bindings| {
-            bindings.extend(task.operands());
+            bindings.extend(op.upstream.bindings());
+            bindings.push(("x", Arg::Input(op.upstream.operand())));
             let mut dispatch = Dispatch::linear(kernel, bindings, blocks);
             dispatch.workgroups[2] = depth;
             dispatch

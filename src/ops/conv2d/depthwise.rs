@@ -271,7 +271,7 @@ pub(super) fn weight_grad(
     geometry: &Geometry,
     op: &Conv2dWeightGrad,
 ) -> Option<Launch> {
-    if !is_depthwise(geometry) || op.upstream.pool.is_some() {
+    if !is_depthwise(geometry) {
         return None;
     }
     let pads = geometry.window.pads;
@@ -298,6 +298,6 @@ pub(super) fn weight_grad(
 }
 
 /// Whether sums are over the taps of one channel.
-fn is_depthwise(geometry: &Geometry) -> bool {
+pub(super) fn is_depthwise(geometry: &Geometry) -> bool {
     geometry.c == 1 && geometry.groups > 1
 }

@@ -4,6 +4,7 @@ use super::plan::Plan;
 use super::{Conv2d, Geometry, draw_geometry, draw_pool, launch, winograd};
 use crate::error::Result;
 use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
+use crate::ops::activation::FUNCTIONS;
 use crate::ops::bias::BiasGrad;
 use crate::ops::gemm;
 use crate::ops::pool2d::MaxPool2dGrad;
@@ -15,29 +16,23 @@ use crate::shader;
 use crate::tensor::TensorType;
 
 const PUT_BIAS: ShaderFile = shader!("conv2d/put_bias.wgsl");
+const VALUES: ShaderFile = shader!("conv2d/values.wgsl");
+const VALUES_POOLED: ShaderFile = shader!("conv2d/values_pooled.wgsl");
 
-/// What stands for `dy` among the inputs of a convolution's gradients, which are followed by
-/// one more operand: `dy` itself, or with the gradient of a max pool behind the convolution
-/// fused in, that one's inputs. Then `dy` may be the last input, for kernels that rather read it.
+/// What stands for `dy` among the inputs of a convolution's gradients, before their one other
+/// operand: `dy` itself, or with the gradient of a max pool behind the convolution fused in,
+/// that one's inputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Upstream {
     /// What computes `dy`, if it is fused in.
     pub pool: Option<MaxPool2dGrad>,
-    /// Whether `dy` is an input although it is computed.
-    pub given: bool,
 }
 
 impl Upstream {
-    /// This with `previous` fused in, which computes `dy`.
-    fn behind(self, previous: &dyn Op, given: bool) -> Option<Self> {
-        let pool = *previous.downcast::<MaxPool2dGrad>()?;
-        let pool = Some(pool);
-        self.pool.is_none().then_some(Self { pool, given })
-    }
-
-    /// Inputs of the op.
-    fn input_count(self) -> usize {
-        self.operand() + 1 + usize::from(self.given)
+    /// This with `previous`, which computes `dy`, fused in.
+    fn behind(self, previous: &dyn Op) -> Option<Self> {
+        let pool = Some(*previous.downcast::<MaxPool2dGrad>()?);
+        self.pool.is_none().then_some(Self { pool })
     }
 
     /// Which input the other operand is.
@@ -47,14 +42,20 @@ impl Upstream {
 
     /// Which input `dy` is, if it is one.
     pub(super) fn dy(self) -> Option<usize> {
-        match (self.pool, self.given) {
-            (None, _) => Some(0),
-            (Some(_), true) => Some(self.operand() + 1),
-            (Some(_), false) => None,
-        }
+        self.pool.is_none().then_some(0)
     }
 
-    /// The type of `dy`, whether an input or not.
+    /// Rows and columns of a window of the pool, where its windows lie edge to edge.
+    pub(super) fn tile(self) -> Option<[usize; 2]> {
+        self.pool?.tile()
+    }
+
+    /// Loads of a kernel that reads this, for each window of the pool or each element.
+    pub(super) fn loads(self) -> usize {
+        self.operand()
+    }
+
+    /// The type of `dy`.
     fn ty(self, inputs: &[TensorType]) -> Result<TensorType> {
         match self.pool {
             Some(pool) => Ok(pool.infer(&inputs[..self.operand()])?.remove(0)),
@@ -62,43 +63,58 @@ impl Upstream {
         }
     }
 
-    /// Fails unless `dy` is of this type, as an input and as computed.
-    fn expect(self, op: &dyn Op, expected: &TensorType, inputs: &[TensorType]) -> Result<()> {
-        if let Some(dy) = self.dy() {
-            expect_type(op, "dy", expected, &inputs[dy])?;
-        }
-        expect_type(op, "dy", expected, &self.ty(inputs)?)
-    }
-
     /// The value of `dy`.
     fn reference(self, io: &Reference<'_>) -> Array {
-        if let Some(dy) = self.dy() {
-            return io.inputs[dy].clone();
-        }
-        let types: Vec<_> = io.inputs.iter().map(|a| a.ty().clone()).collect();
+        let Some(pool) = self.pool else {
+            return io.inputs[0].clone();
+        };
+        let inputs = &io.inputs[..self.operand()];
+        let types: Vec<_> = inputs.iter().map(|a| a.ty().clone()).collect();
         let ty = self.ty(&types).expect("inferred before");
         let zeros = vec![0.0; ty.shape.len()];
         let mut dy = [Array::float(ty, zeros)];
-        if let Some(pool) = self.pool {
-            pool.reference(Reference {
-                inputs: &io.inputs[..self.operand()],
-                outputs: &mut dy,
-                updates: &mut [],
-                step: io.step,
-            });
-        }
+        pool.reference(Reference {
+            inputs,
+            outputs: &mut dy,
+            updates: &mut [],
+            step: io.step,
+        });
         let [dy] = dy;
         dy
     }
 
-    /// A launch whose inputs are `dy` and the other operand, for the op that has all these, if
-    /// `dy` is one.
-    pub(super) fn plainly(self, launch: Launch) -> Option<Launch> {
-        let dy = self.dy()?;
-        Some(Launch::default().then(launch, self.reading(Arg::Input(dy))))
+    /// Lets a kernel read it.
+    pub(super) fn specialise(self, kernel: Kernel) -> Kernel {
+        let Some(pool) = self.pool else {
+            return kernel.hook("value_at", VALUES, "plain_value_at");
+        };
+        let kernel = kernel
+            .set("POOLED", true)
+            .hook("value_at", VALUES_POOLED, "pooled_value_at")
+            .hook("winner_at", VALUES_POOLED, "pooled_winner_at");
+        match pool.activation {
+            Some(function) => kernel
+                .hook("slope", FUNCTIONS, function.shader_slope_name())
+                .set("SLOPE_ALPHA", function.alpha()),
+            None => kernel.sparse("saved"),
+        }
     }
 
-    /// Where the arguments of such a launch lie, `dy` there.
+    /// The bindings of that.
+    pub(super) fn bindings(self) -> Vec<(&'static str, Arg)> {
+        let operand = self.operand();
+        match self.pool {
+            None => vec![("source", Arg::Input(0))],
+            // Without an activation the slope is 1 whatever `saved` holds.
+            Some(_) => vec![
+                ("dy", Arg::Input(0)),
+                ("saved", Arg::Input(operand - 2)),
+                ("argmax", Arg::Input(operand - 1)),
+            ],
+        }
+    }
+
+    /// Where the arguments of a launch lie whose inputs are `dy` and the other operand, `dy` there.
     pub(super) fn reading(self, dy: Arg) -> impl Fn(Arg) -> Arg {
         move |arg| match arg {
             Arg::Input(0) => dy,
@@ -148,9 +164,9 @@ impl Op for Conv2dInputGrad {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
-        expect_inputs(self, inputs, self.upstream.input_count())?;
+        expect_inputs(self, inputs, self.upstream.operand() + 1)?;
         let geometry = self.geometry(inputs)?;
-        self.upstream.expect(self, &geometry.y(), inputs)?;
+        expect_type(self, "dy", &geometry.y(), &self.upstream.ty(inputs)?)?;
         Ok(vec![geometry.x()])
     }
 
@@ -193,13 +209,13 @@ impl Op for Conv2dInputGrad {
     }
 
     fn fuse_prologue(&self, previous: &dyn Op) -> Option<Box<dyn Op>> {
-        let upstream = self.upstream.behind(previous, false)?;
+        let upstream = self.upstream.behind(previous)?;
         Some(Box::new(Self { upstream, ..*self }))
     }
 
-    fn look_through(&self, previous: &dyn Op) -> Option<Box<dyn Op>> {
-        let upstream = self.upstream.behind(previous, true)?;
-        Some(Box::new(Self { upstream, ..*self }))
+    fn looks_through(&self, context: &LaunchContext<'_>) -> bool {
+        let geometry = self.geometry(context.inputs);
+        geometry.is_ok_and(|g| launch::input_grad_through(self, &g, context).is_some())
     }
 }
 
@@ -280,9 +296,9 @@ impl Op for Conv2dWeightGrad {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
-        expect_inputs(self, inputs, self.upstream.input_count())?;
+        expect_inputs(self, inputs, self.upstream.operand() + 1)?;
         let geometry = self.geometry(inputs)?;
-        self.upstream.expect(self, &geometry.y(), inputs)?;
+        expect_type(self, "dy", &geometry.y(), &self.upstream.ty(inputs)?)?;
         let bias = self.bias.then(|| geometry.bias());
         Ok([geometry.w()].into_iter().chain(bias).collect())
     }
@@ -314,13 +330,13 @@ impl Op for Conv2dWeightGrad {
     }
 
     fn fuse_prologue(&self, previous: &dyn Op) -> Option<Box<dyn Op>> {
-        let upstream = self.upstream.behind(previous, false)?;
+        let upstream = self.upstream.behind(previous)?;
         Some(Box::new(Self { upstream, ..*self }))
     }
 
-    fn look_through(&self, previous: &dyn Op) -> Option<Box<dyn Op>> {
-        let upstream = self.upstream.behind(previous, true)?;
-        Some(Box::new(Self { upstream, ..*self }))
+    fn looks_through(&self, context: &LaunchContext<'_>) -> bool {
+        let geometry = self.geometry(context.inputs);
+        geometry.is_ok_and(|g| launch::weight_grad_through(self, &g, context).is_some())
     }
 }
 
@@ -330,7 +346,7 @@ pub(super) fn sample_input_grad(draw: &mut Draw) -> Sample {
     let terms = geometry.o * geometry.window.kernel.iter().product::<usize>();
     let (mut inputs, tolerance) = draw_upstream(draw, &geometry, &mut op.upstream, terms);
     inputs.push((geometry.w(), Fill::UNIT));
-    let planned = Plan::input_grad(&geometry, geometry.output).geometry;
+    let planned = Plan::input_grad(&geometry).geometry;
     let tolerance = winograd::tolerance(&planned, [1, 1], tolerance);
     let sample = Sample::new(op, inputs, tolerance);
     match winograd::may_pay(&planned, [1, 1]) || op.upstream.pool.is_some() {

@@ -88,9 +88,18 @@ pub(super) fn forward(
     Ok(launch)
 }
 
-/// A plan by the kernels that take one, if one of them pays; `inputs` are the op's inputs that
-/// the filters and what they go over are, if they are any.
+/// A plan by the kernels that take one, if one of them pays; `inputs` as below.
 fn as_planned(
+    plan: &Plan,
+    inputs: [Option<usize>; 2],
+    context: &LaunchContext<'_>,
+) -> Option<Launch> {
+    by_special_kernels(plan, inputs, context).or_else(|| as_patches(plan, context))
+}
+
+/// A plan by kernels for single channels or pixels or by Winograd's algorithm, if one of them
+/// pays; `inputs` are the op's inputs that the filters and what they go over are, if they are any.
+fn by_special_kernels(
     plan: &Plan,
     inputs: [Option<usize>; 2],
     context: &LaunchContext<'_>,
@@ -105,8 +114,14 @@ fn as_planned(
         return Some(launch);
     }
     match context.profile.kind {
-        ProfileKind::CpuLike => pointwise::launch(context.profile, plan)
-            .or_else(|| patch::launch(context.profile, plan)),
+        ProfileKind::CpuLike => pointwise::launch(context.profile, plan),
+        ProfileKind::Gpu => None,
+    }
+}
+
+fn as_patches(plan: &Plan, context: &LaunchContext<'_>) -> Option<Launch> {
+    match context.profile.kind {
+        ProfileKind::CpuLike => patch::launch(context.profile, plan),
         ProfileKind::Gpu => None,
     }
 }
@@ -137,17 +152,29 @@ pub(super) fn input_grad(
     geometry: &Geometry,
     context: &LaunchContext<'_>,
 ) -> Result<Launch> {
-    let upstream = op.upstream;
-    // What no window of the pool reaches has no gradient.
-    let seen = match upstream.pool.and_then(|pool| pool.tile()) {
-        Some(window) => geometry.covered(window).output,
-        None => geometry.output,
-    };
-    let inputs = [Some(upstream.operand()), upstream.dy()];
-    let launch = as_planned(&Plan::input_grad(geometry, seen), inputs, context)
+    if let Some(launch) = input_grad_through(op, geometry, context) {
+        return Ok(launch);
+    }
+    let inputs = [Some(op.upstream.operand()), op.upstream.dy()];
+    let launch = as_planned(&Plan::input_grad(geometry), inputs, context)
         .unwrap_or_else(|| implicit_input_grad(geometry, inputs, context));
-    let (before, dy) = gradient(upstream, geometry, context)?;
-    Ok(before.then(launch, upstream.reading(dy)))
+    let (before, dy) = gradient(op.upstream, geometry, context)?;
+    Ok(before.then(launch, op.upstream.reading(dy)))
+}
+
+/// The same by a kernel that looks through the pool, where one pays.
+pub(super) fn input_grad_through(
+    op: &Conv2dInputGrad,
+    geometry: &Geometry,
+    context: &LaunchContext<'_>,
+) -> Option<Launch> {
+    let inputs = [Some(op.upstream.operand()), None];
+    let plan = Plan::input_grad(geometry);
+    let through = plan.through(op.upstream)?;
+    match by_special_kernels(&plan, inputs, context) {
+        Some(_) => None,
+        None => as_patches(&through, context),
+    }
 }
 
 /// What computes `dy`, unless it is an input, and where it lies.
@@ -157,8 +184,8 @@ fn gradient(
     context: &LaunchContext<'_>,
 ) -> Result<(Launch, Arg)> {
     let mut launch = Launch::default();
-    let (None, Some(pool)) = (upstream.dy(), &upstream.pool) else {
-        return Ok((launch, Arg::Input(upstream.dy().unwrap_or_default())));
+    let Some(pool) = &upstream.pool else {
+        return Ok((launch, Arg::Input(0)));
     };
     let ty = geometry.y();
     let dy = launch.reserve(ty.bytes());
@@ -196,37 +223,60 @@ pub(super) fn weight_grad(
     geometry: &Geometry,
     context: &LaunchContext<'_>,
 ) -> Result<Launch> {
-    let upstream = op.upstream;
-    // Without a look at what `dy`, an input, is computed from.
-    let plainly = |kernels: fn(&Profile, &Geometry, &Conv2dWeightGrad) -> Option<Launch>| {
-        upstream.plainly(kernels(context.profile, geometry, &op.without_pool())?)
-    };
-    if let Some(launch) = plainly(depthwise::weight_grad) {
+    if let Some(launch) = weight_grad_through(op, geometry, context) {
         return Ok(launch);
     }
-    let inputs = [upstream.dy(), Some(upstream.operand())];
+    let (before, dy) = gradient(op.upstream, geometry, context)?;
+    let launch = plain_weight_grad(op, geometry, context)?;
+    Ok(before.then(launch, op.upstream.reading(dy)))
+}
+
+/// The same by a kernel that looks through the pool, where one pays.
+pub(super) fn weight_grad_through(
+    op: &Conv2dWeightGrad,
+    geometry: &Geometry,
+    context: &LaunchContext<'_>,
+) -> Option<Launch> {
+    op.upstream.pool?;
+    let is_ordinary = !depthwise::is_depthwise(geometry)
+        && context.profile.kind == ProfileKind::CpuLike
+        && as_products(geometry, context.profile).is_none();
+    match is_ordinary {
+        true => correlate::weight_grad(context.profile, geometry, op),
+        false => None,
+    }
+}
+
+/// Inputs `dy` and `x`, whatever those of the op are.
+fn plain_weight_grad(
+    op: &Conv2dWeightGrad,
+    geometry: &Geometry,
+    context: &LaunchContext<'_>,
+) -> Result<Launch> {
+    let plain = op.without_pool();
+    if let Some(launch) = depthwise::weight_grad(context.profile, geometry, &plain) {
+        return Ok(launch);
+    }
+    let inputs = [op.upstream.dy(), Some(op.upstream.operand())];
     let multiplied = match Engine::has_units(context, inputs) {
         true => None,
         false => as_products(geometry, context.profile),
     };
     if context.profile.kind == ProfileKind::CpuLike
         && multiplied.is_none()
-        && let Some(launch) = correlate::weight_grad(context.profile, geometry, op)
-            .or_else(|| plainly(correlate::weight_grad))
+        && let Some(launch) = correlate::weight_grad(context.profile, geometry, &plain)
     {
         return Ok(launch);
     }
-    let (mut launch, dy) = gradient(upstream, geometry, context)?;
-    let weights = multiplied.unwrap_or_else(|| implicit_weight_grad(geometry, context, inputs));
-    launch = launch.then(weights, upstream.reading(dy));
-    if op.bias {
-        let bias = context.launch(&BiasGrad, &[geometry.y()], &context.outputs[1..])?;
-        launch = launch.then(bias, |arg| match arg {
-            Arg::Input(_) => dy,
-            _ => Arg::Output(1),
-        });
+    let launch = multiplied.unwrap_or_else(|| implicit_weight_grad(geometry, context, inputs));
+    if !op.bias {
+        return Ok(launch);
     }
-    Ok(launch)
+    let bias = context.launch(&BiasGrad, &[geometry.y()], &context.outputs[1..])?;
+    Ok(launch.then(bias, |arg| match arg {
+        Arg::Output(_) => Arg::Output(1),
+        input => input,
+    }))
 }
 
 /// A weight gradient by products of matrices, transformed or as they are, if that pays; inputs

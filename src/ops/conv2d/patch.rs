@@ -35,13 +35,13 @@ struct Tiling {
     channels: usize,
 }
 
-/// What a patch reads of a channel: rows and columns as far apart as the input's. Where a patch
-/// is as high or as wide as the output, only those known to lie on the image.
+/// What a patch reads of a channel: whole cells of the input, as far apart as its rows and columns.
+/// Where a patch is as high or as wide as the output, only those known to lie on the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Area {
-    /// The first, from where the receptive field begins.
-    first: [usize; 2],
-    count: [usize; 2],
+    /// The first row and column, from where the receptive field begins.
+    first: [i64; 2],
+    cells: [usize; 2],
 }
 
 impl Area {
@@ -50,7 +50,10 @@ impl Area {
         let grid = patch.grid(geometry.output);
         let lines = [0, 1].map(|axis| {
             let (gap, pad) = (plan.gap[axis] as i64, plan.pads[axis]);
+            let cell = plan.cell[axis] as i64;
+            // The first row or column of x that is not before the field, and then its cell's.
             let phase = pad.rem_euclid(gap);
+            let phase = phase - (phase - pad).rem_euclid(gap * cell);
             let (first, end) = match grid[axis] {
                 1 => (
                     pad.max(phase),
@@ -58,28 +61,23 @@ impl Area {
                 ),
                 _ => (phase, field[axis] as i64),
             };
-            (
-                first as usize,
-                ((end - first).max(1) as usize).div_ceil(gap as usize),
-            )
+            let lines = (end - first).max(1) as usize;
+            (first, lines.div_ceil(plan.gap[axis] * plan.cell[axis]))
         });
         Self {
             first: lines.map(|(first, _)| first),
-            count: lines.map(|(_, count)| count),
+            cells: lines.map(|(_, cells)| cells),
         }
-    }
-
-    fn inputs(&self) -> usize {
-        self.count.iter().product()
     }
 
     /// Products of a patch in it, of one filter and channel.
     fn products(&self, plan: &Plan, window: &Window, patch: Patch) -> usize {
         let along = |axis: usize| {
-            let end = self.count[axis] * plan.gap[axis];
+            let (gap, cell) = (plan.gap[axis], plan.cell[axis]);
+            let lines = 0..(self.cells[axis] * cell * gap) as i64;
             let is_there = |at: &usize| {
-                let from_first = at.checked_sub(self.first[axis]);
-                from_first.is_some_and(|at| at < end && at.is_multiple_of(plan.gap[axis]))
+                let from_first = *at as i64 - self.first[axis];
+                lines.contains(&from_first) && from_first % gap as i64 == 0
             };
             (0..patch.0[axis])
                 .flat_map(|p| (0..window.kernel[axis]).map(move |k| (p, k)))
@@ -124,7 +122,7 @@ impl Tiling {
             .into_iter()
             .flat_map(tilings)
             .min_by_key(|tiling| {
-                let too_large = tiling.bytes(lanes) > CACHED_BYTES;
+                let too_large = tiling.bytes(plan, lanes) > CACHED_BYTES;
                 (too_large, tiling.cost(plan, geometry, lanes))
             })
     }
@@ -140,15 +138,17 @@ impl Tiling {
     }
 
     /// Bytes of what a step works on: the accumulators, and what was spread of the inputs.
-    fn bytes(&self, lanes: usize) -> usize {
-        let inputs = self.channels * self.area.inputs();
+    fn bytes(&self, plan: &Plan, lanes: usize) -> usize {
+        let cells: usize = self.area.cells.iter().product();
+        let inputs = self.channels * cells * plan.cell.iter().product::<usize>();
         (self.sums() + inputs) * lanes * size_of::<f32>()
     }
 
     fn cost(&self, plan: &Plan, geometry: &Geometry, lanes: usize) -> usize {
         let taps: usize = geometry.window.kernel.iter().product();
-        let inputs = self.area.inputs().div_ceil(lanes);
-        let loads = inputs * lanes::LOAD_COST + taps * self.span.load_cost();
+        let cells: usize = self.area.cells.iter().product();
+        let loads = cells.div_ceil(lanes) * plan.source.loads() * lanes::LOAD_COST;
+        let loads = loads + taps * self.span.load_cost();
         let products = self.span.len() * self.products;
         let step = self.channels * (loads + products) + self.sums() * lanes::CARRY_COST;
         let results = self.sums() / plan.pool_window().iter().product::<usize>();
@@ -162,7 +162,7 @@ impl Tiling {
     }
 }
 
-/// Inputs as the plan's.
+/// Inputs as the plan's; `None` where a patch has no tiling.
 pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     let geometry = &plan.reached();
     let lanes = lanes::lanes(profile);
@@ -181,10 +181,11 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
         .set("C", channels)
         .set("TAPS", taps)
         .set("FLIP", plan.flip);
-    let pack_bindings = vec![("w", Arg::Input(1)), ("packed", Arg::Scratch(0))];
+    let w = Arg::Input(plan.source.operand());
+    let pack_bindings = vec![("w", w), ("packed", Arg::Scratch(0))];
 
     let kernel = span.specialise_places(span.specialise(Kernel::new(PATCH)));
-    let kernel = plan.finish(kernel, tiling.quads(plan));
+    let kernel = plan.finish(plan.source.specialise(kernel), tiling.quads(plan));
     let kernel = plan
         .geometry
         .specialise(lanes::specialise(kernel, profile))
@@ -195,14 +196,17 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
         .set("SEEN_H", plan.seen[0])
         .set("SEEN_W", plan.seen[1])
         .set("ROWS", geometry.output[0])
-        .set("AREA_Y", tiling.area.first[0])
-        .set("AREA_X", tiling.area.first[1])
-        .set("AREA_H", tiling.area.count[0])
-        .set("AREA_W", tiling.area.count[1])
+        .set("AREA_Y", tiling.area.first[0] as u32)
+        .set("AREA_X", tiling.area.first[1] as u32)
+        .set("AREA_H", tiling.area.cells[0])
+        .set("AREA_W", tiling.area.cells[1])
+        .set("CELL_H", plan.cell[0])
+        .set("CELL_W", plan.cell[1])
         .set("PATCH_H", tiling.patch.0[0])
         .set("PATCH_W", tiling.patch.0[1])
         .set("CHANNELS", tiling.channels);
-    let mut bindings = vec![("x", Arg::Input(0)), ("packed", Arg::Scratch(0))];
+    let mut bindings = plan.source.bindings();
+    bindings.push(("packed", Arg::Scratch(0)));
     bindings.extend(plan.results());
     let places = geometry.images * tiling.patch.count(geometry.output);
     let mut patch = Dispatch::linear(kernel, bindings, places);

@@ -1,6 +1,6 @@
 //! The forward pass and the input gradient as the same sum, which several kernels compute.
 
-use super::{Conv2d, Geometry};
+use super::{Conv2d, Geometry, Upstream};
 use crate::gpu::kernel::{Arg, Kernel, ShaderFile};
 use crate::ops::Window;
 use crate::ops::activation::{FUNCTIONS, Function};
@@ -11,6 +11,7 @@ const PUT: ShaderFile = shader!("conv2d/put.wgsl");
 const PUT_POOLED: ShaderFile = shader!("conv2d/put_pooled.wgsl");
 
 /// A convolution of input 0 with the filters that are input 1, and what becomes of its sums.
+#[derive(Clone, Copy)]
 pub(super) struct Plan {
     pub geometry: Geometry,
     /// The padding above and to the left, which can be negative.
@@ -19,6 +20,10 @@ pub(super) struct Plan {
     pub gap: [usize; 2],
     /// The row and the column of the input from which on it is zero.
     pub seen: [usize; 2],
+    /// What the input is read from, for kernels that look through a pool.
+    pub source: Upstream,
+    /// Rows and columns of the input of which that has one value; 1 where there is a gap.
+    pub cell: [usize; 2],
     /// The filters are another convolution's, turned round.
     pub flip: bool,
     /// Rows and columns of the pool windows that tile the output.
@@ -42,6 +47,8 @@ impl Plan {
             pads: [pads.top as i64, pads.left as i64],
             gap: [1, 1],
             seen: geometry.image,
+            source: Upstream::default(),
+            cell: [1, 1],
             flip: false,
             pool,
             bias: op.bias,
@@ -49,10 +56,10 @@ impl Plan {
         })
     }
 
-    /// Inputs `dy`, zero from row and column `seen` on, and `w`: a convolution of `dy`, with
-    /// gaps where the stride skips, with the filters turned round, from output to input channels,
-    /// padded by what a window reaches beyond its own padding.
-    pub fn input_grad(geometry: &Geometry, seen: [usize; 2]) -> Self {
+    /// Inputs `dy` and `w`: a convolution of `dy`, with gaps where the stride skips, with the
+    /// filters turned round, from output to input channels, padded by what a window reaches
+    /// beyond its own padding.
+    pub fn input_grad(geometry: &Geometry) -> Self {
         let window = geometry.window;
         let complement = |axis: usize, near: usize| window.span()[axis] as i64 - 1 - near as i64;
         Self {
@@ -73,12 +80,28 @@ impl Plan {
                 complement(1, window.pads.left),
             ],
             gap: window.stride,
-            seen,
+            seen: geometry.output,
+            source: Upstream::default(),
+            cell: [1, 1],
             flip: true,
             pool: None,
             bias: false,
             activation: Function::Identity,
         }
+    }
+
+    /// The same of an input gradient whose inputs are those of `upstream` and `w`, if a kernel can
+    /// look through its pool.
+    pub fn through(self, upstream: Upstream) -> Option<Self> {
+        let cell = upstream.tile()?;
+        // What no window reaches has no gradient.
+        let seen = [0, 1].map(|axis| self.geometry.image[axis] / cell[axis] * cell[axis]);
+        (self.gap == [1, 1]).then_some(Self {
+            source: upstream,
+            seen,
+            cell,
+            ..self
+        })
     }
 
     /// Rows and columns of the pool windows, of single outputs where there is no pool.
@@ -98,9 +121,10 @@ impl Plan {
         geometry
     }
 
-    /// Outputs that cannot be told apart: of a pool window, or from gap to gap.
+    /// Outputs that cannot be told apart: of a pool window, or from gap to gap or cell to cell.
     pub fn unit(&self) -> [usize; 2] {
-        self.pool.unwrap_or(self.gap)
+        let apart = [0, 1].map(|axis| self.gap[axis] * self.cell[axis]);
+        self.pool.unwrap_or(apart)
     }
 
     /// Products of a tap for each that does not fall into a gap.

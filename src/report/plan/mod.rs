@@ -75,7 +75,7 @@ impl Plan {
         batch: usize,
         target: Target<'_>,
     ) -> Result<Self> {
-        let graph = graph.storable(target.profile)?.into_owned();
+        let graph = graph.adapted(target.profile)?;
         let subgroups = match target.profile.subgroup_size {
             Some(lanes) => format!("subgroups of {lanes}"),
             None => "no subgroups".into(),

@@ -1,22 +1,22 @@
 // The gradient behind a max pool, and perhaps an activation behind that, for
-// conv2d/correlate.wgsl, a library for the hooks
-//   fn gradient_at(at: u32) -> f32        dy * slope(saved)
+// conv2d/patch.wgsl and conv2d/correlate.wgsl, a library for the hooks
+//   fn value_at(at: u32) -> f32           dy * slope(saved)
 //   fn winner_at(at: u32) -> u32          argmax
 //
 //   dy, saved, argmax   [IMAGES, GROUPS * O, POOLED_H, POOLED_W] f32, f32 and u32; `saved`
 //                       is what the slope of the activation is computed from (without one
 //                       the launch binds dy and nothing is read)
 
-const ALPHA: f32 = 0.0;          // the activation's parameter
+const SLOPE_ALPHA: f32 = 0.0;    // the activation's parameter
 
-@group(0) @binding(3) var<storage, read> dy: array<f32>;
-@group(0) @binding(4) var<storage, read> saved: array<f32>;
-@group(0) @binding(5) var<storage, read> argmax: array<u32>;
+@group(0) @binding(5) var<storage, read> dy: array<f32>;
+@group(0) @binding(6) var<storage, read> saved: array<f32>;
+@group(0) @binding(7) var<storage, read> argmax: array<u32>;
 
 fn slope(s: f32, alpha: f32) -> f32 { return 1.0; }
 
-fn pooled_gradient_at(at: u32) -> f32 {
-    return dy[at] * slope(saved[at], ALPHA);
+fn pooled_value_at(at: u32) -> f32 {
+    return dy[at] * slope(saved[at], SLOPE_ALPHA);
 }
 
 fn pooled_winner_at(at: u32) -> u32 {
