@@ -122,8 +122,11 @@ fn momentum(i: u32, p: vec4<f32>, g: vec4<f32>) -> vec4<f32> {
 }
 
 fn adam(i: u32, p: vec4<f32>, g: vec4<f32>) -> vec4<f32> {
-    let m = state0[i] + ONE_MINUS_BETA1 * (g - state0[i]);
-    let v = state1[i] + ONE_MINUS_BETA2 * (g * g - state1[i]);
+    // Once each: compilers do not join loads of what is also stored.
+    let m0 = state0[i];
+    let v0 = state1[i];
+    let m = m0 + ONE_MINUS_BETA1 * (g - m0);
+    let v = v0 + ONE_MINUS_BETA2 * (g * g - v0);
     state0[i] = m;
     state1[i] = v;
     let rate = learning_rate(i) * sqrt(step.correction2) / step.correction1;
