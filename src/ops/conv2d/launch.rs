@@ -88,7 +88,8 @@ pub(super) fn forward(
     Ok(launch)
 }
 
-/// A plan by the kernels that take one, if one of them pays; `inputs` as below.
+/// A plan by the kernels that take one, if one of them pays; `inputs` are the op's inputs that
+/// the filters and what they go over are, if they are any.
 fn as_planned(
     plan: &Plan,
     inputs: [Option<usize>; 2],
@@ -97,8 +98,7 @@ fn as_planned(
     by_special_kernels(plan, inputs, context).or_else(|| as_patches(plan, context))
 }
 
-/// A plan by kernels for single channels or pixels or by Winograd's algorithm, if one of them
-/// pays; `inputs` are the op's inputs that the filters and what they go over are, if they are any.
+/// The same by kernels for single channels or pixels or by Winograd's algorithm.
 fn by_special_kernels(
     plan: &Plan,
     inputs: [Option<usize>; 2],

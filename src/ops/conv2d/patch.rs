@@ -51,7 +51,7 @@ impl Area {
         let lines = [0, 1].map(|axis| {
             let (gap, pad) = (plan.gap[axis] as i64, plan.pads[axis]);
             let cell = plan.cell[axis] as i64;
-            // The first row or column of x that is not before the field, and then its cell's.
+            // The first row or column in the field that is one of x's, and then its cell's.
             let phase = pad.rem_euclid(gap);
             let phase = phase - (phase - pad).rem_euclid(gap * cell);
             let (first, end) = match grid[axis] {
@@ -127,6 +127,18 @@ impl Tiling {
             })
     }
 
+    fn specialise(&self, kernel: Kernel) -> Kernel {
+        let kernel = self.span.specialise_places(self.span.specialise(kernel));
+        kernel
+            .set("PATCH_H", self.patch.0[0])
+            .set("PATCH_W", self.patch.0[1])
+            .set("AREA_Y", self.area.first[0] as u32)
+            .set("AREA_X", self.area.first[1] as u32)
+            .set("AREA_H", self.area.cells[0])
+            .set("AREA_W", self.area.cells[1])
+            .set("CHANNELS", self.channels)
+    }
+
     /// Whether results are stored four at a time.
     fn quads(&self, plan: &Plan) -> bool {
         plan.in_quads(self.patch.0[1])
@@ -184,7 +196,7 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     let w = Arg::Input(plan.source.operand());
     let pack_bindings = vec![("w", w), ("packed", Arg::Scratch(0))];
 
-    let kernel = span.specialise_places(span.specialise(Kernel::new(PATCH)));
+    let kernel = tiling.specialise(Kernel::new(PATCH));
     let kernel = plan.finish(plan.source.specialise(kernel), tiling.quads(plan));
     let kernel = plan
         .geometry
@@ -196,15 +208,8 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
         .set("SEEN_H", plan.seen[0])
         .set("SEEN_W", plan.seen[1])
         .set("ROWS", geometry.output[0])
-        .set("AREA_Y", tiling.area.first[0] as u32)
-        .set("AREA_X", tiling.area.first[1] as u32)
-        .set("AREA_H", tiling.area.cells[0])
-        .set("AREA_W", tiling.area.cells[1])
         .set("CELL_H", plan.cell[0])
-        .set("CELL_W", plan.cell[1])
-        .set("PATCH_H", tiling.patch.0[0])
-        .set("PATCH_W", tiling.patch.0[1])
-        .set("CHANNELS", tiling.channels);
+        .set("CELL_W", plan.cell[1]);
     let mut bindings = plan.source.bindings();
     bindings.push(("packed", Arg::Scratch(0)));
     bindings.extend(plan.results());
