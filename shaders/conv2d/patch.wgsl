@@ -10,8 +10,8 @@
 //
 //   x        by the hook `value_at`: [IMAGES, GROUPS * IN, H, W]. Where POOLED, what lies behind
 //            a max pool's gradient, of windows of CELL_H x CELL_W edge to edge: `value_at` has a
-//            value for each, and all of x is zero but the one element of it that the hook
-//            `winner_at` names, by its offset in the plane
+//            value for each window, [.., H / CELL_H, W / CELL_W], which belongs to the element that
+//            the hook `winner_at` names, by its offset in the plane; the others are zero
 //   packed   [GROUPS, IN, KH, KW, ROW] Sums, from conv2d/pack.wgsl
 //   bias     [GROUPS * O], read where HAS_BIAS; otherwise anything
 //   results  by the hook `put`, or `put_quad` where IN_QUADS: [IMAGES, GROUPS * O, OH, OW], or
@@ -66,7 +66,7 @@ const GAP_Y: u32 = 1u;           // distance of x's rows; divides PATCH_H unless
 const GAP_X: u32 = 1u;
 const SEEN_H: u32 = 1u;          // x is zero from this row on
 const SEEN_W: u32 = 1u;
-const ROWS: u32 = 1u;            // of outputs; others meet no x (none of those a pool window reaches)
+const ROWS: u32 = 1u;            // of outputs that meet x; COVER_H where there is a pool
 const PATCH_H: u32 = 1u;         // outputs of a workgroup
 const PATCH_W: u32 = 1u;
 const AREA_Y: u32 = 0u;          // the area's first row under a patch
@@ -93,7 +93,6 @@ const PATCHES: u32 = (ROWS + PATCH_H - 1u) / PATCH_H * PATCHES_X;
 const LOADS: u32 = (AREA_H * AREA_W + LANES - 1u) / LANES;
 const ROW: u32 = (O + SPAN - 1u) / SPAN;               // Sums of a tap's weights
 const BLOCKS: u32 = (ROW + LANES - 1u) / LANES;
-
 const CELL: u32 = CELL_H * CELL_W;
 const CELLS_W: u32 = W / CELL_W;                       // windows of a row of x
 const CELLS: u32 = H / CELL_H * CELLS_W;
