@@ -334,6 +334,7 @@ fn check_preset(preset: &str, profile: &Profile) {
     let mut findings = Findings::default();
     let mut seen = HashSet::new();
     for graph in preset_graphs(&model, profile.max_binding) {
+        let graph = graph.adapted(profile).expect("a preset fits the profile");
         for node in graph.nodes() {
             let types = |values: &[Value]| -> Vec<TensorType> {
                 values.iter().map(|v| graph.ty(*v).clone()).collect()

@@ -173,8 +173,11 @@ impl Plan {
 
     /// The bindings of that.
     pub fn results(&self) -> Vec<(&'static str, Arg)> {
-        // Without a bias the binding is never read; any input will do.
-        let bias = Arg::Input(if self.bias { 2 } else { 1 });
+        // Without a bias the binding is never read; the filters will do.
+        let bias = Arg::Input(match self.bias {
+            true => 2,
+            false => self.source.operand(),
+        });
         let mut bindings = vec![("bias", bias), ("y", Arg::Output(0))];
         if self.pool.is_some() {
             bindings.push(("argmax", Arg::Output(1)));
