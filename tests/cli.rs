@@ -476,6 +476,25 @@ fn bench_measures_compares_and_draws() {
         assert!((sum - number(kernel, "us")).abs() < 1e-3, "{kernel}");
     }
 
+    // In f16 less is moved, and an earlier run in f32 is none of it.
+    let plain = files.write(
+        "plain.jsonl",
+        lines.iter().map(|l| format!("{l}\n")).collect::<String>(),
+    );
+    let more = ["--precision", "f16", "--op", "matmul", "--compare", &plain];
+    let halved = run_json(&files, &[&bench[..], &more].concat());
+    let whole: Vec<_> = kernels.iter().filter(|k| k["op"] == "matmul").collect();
+    let halved = events(&halved, "kernel");
+    assert_eq!(halved.len(), whole.len());
+    for (halved, whole) in halved.iter().zip(whole) {
+        assert_eq!(
+            (&whole["precision"], &halved["precision"]),
+            (&json!("f32"), &json!("f16"))
+        );
+        assert!(number(halved, "bytes") < number(whole, "bytes"), "{halved}");
+        assert!(halved["us_before"].is_null(), "{halved}");
+    }
+
     // The same again, against itself at twice the speed, in tables.
     let mut earlier = lines.clone();
     for line in &mut earlier[1..] {

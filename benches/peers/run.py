@@ -1,16 +1,22 @@
 #!/usr/bin/env python3
-"""gpucnn beside its peers, in one run on one machine: writes benches/PEERS.md.
+r"""gpucnn beside its peers, in one run on one machine: writes benches/PEERS.md.
 
-Usage: python benches/peers/run.py [--rounds N] [--seconds F] [--batch N ...] [--peer NAME ...]
+Usage: python benches/peers/run.py [--rounds N] [--seconds F] [--model NAME ...] [--batch N ...]
+           [--precision f32|f16] [--images N] [--peer NAME ...] [--out FILE.md]
 
 Run it with the Python that has Keras and PyTorch. Peers that are not installed are named as
 such; burn is built here, by cargo. Every combination of model and batch is measured in rounds,
 gpucnn again after each peer, so that other work on the machine hits all alike; the median
 round counts, and a ratio is the median of those with the gpucnn run just after. gpucnn trains
 with its own command on images of its own (MNIST, and random CIFAR-10 files), shuffling and
-metrics included; a peer trains on random images in memory. The first step counts from the start
-of the process, for Keras and PyTorch from after the imports; each run begins with empty caches
-of shaders and tuning.
+metrics and the preset's augmentation included; a peer trains on random images in memory. The first
+step counts from the start of the process, for Keras and PyTorch from after the imports; each run
+begins with empty caches of shaders and tuning.
+
+resnet18 is for large GPUs, and beside gpucnn only in PyTorch. With gpucnn's own mixed precision:
+
+    python benches/peers/run.py --model resnet18 --batch 128 --precision f16 --out resnet18.md \
+        --peer "PyTorch eager amp" "PyTorch compile amp" "PyTorch graphs amp"
 """
 
 import argparse
@@ -28,7 +34,8 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GPUCNN = ROOT / "target/release/gpucnn"
-MODELS = ["mnist-cnn", "cifar10-cnn"]
+CLASSICS = ["mnist-cnn", "cifar10-cnn"]
+MODELS = [*CLASSICS, "resnet18"]
 BATCHES = [32, 256]
 HERE = pathlib.Path(__file__).resolve().parent
 BURN = ROOT / "target/burn"
@@ -52,13 +59,14 @@ def cifar_files(folder):
     (folder / "test_batch.bin").write_bytes(records(256))
 
 
-def gpucnn(model, batch, cifar):
+def gpucnn(model, batch, cifar, args):
     """The speed of the epochs after the first, which has compiled and warmed everything."""
-    images = max(64 * batch, 6_400)
+    images = args.images or max(64 * batch, 6_400)
     with tempfile.TemporaryDirectory() as folder:
         command = [GPUCNN, "train", model, "--batch-size", str(batch), "--limit", str(images)]
         command += ["--epochs", "3", "--json", "--log-every", "1", "--out", f"{folder}/run"]
-        command += ["--data", str(cifar)] if model == "cifar10-cnn" else []
+        command += ["--precision", args.precision]
+        command += ["--data", str(cifar)] if model != "mnist-cnn" else []
         began = time.perf_counter()
         run = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"XDG_CACHE_HOME": folder},
                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -107,12 +115,12 @@ def measure(model, batch, peers, cifar, args, missing):
             if isinstance(found, str):
                 missing[name] = found
                 continue
-            own = gpucnn(model, batch, cifar)
+            own = gpucnn(model, batch, cifar, args)
             ours.append(own)
             theirs.setdefault(name, []).append(found)
             ratios.setdefault(name, []).append({
                 key: own[key] / found[key] for key in ["images_per_s", "first_step_seconds"]})
-    ours = ours or [gpucnn(model, batch, cifar)]
+    ours = ours or [gpucnn(model, batch, cifar, args)]
     rows = [[model, batch, "gpucnn", median(ours, "images_per_s"),
              median(ours, "first_step_seconds"), 1.0, 1.0]]
     for name, rounds in theirs.items():
@@ -128,6 +136,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--model", nargs="+", default=CLASSICS, choices=MODELS)
+    parser.add_argument("--precision", default="f32", choices=["f32", "f16"])
+    parser.add_argument("--images", type=int, help="of an epoch of gpucnn [64 batches, 6400 at least]")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benches/PEERS.md")
     parser.add_argument("--batch", type=int, nargs="+", default=BATCHES)
     parser.add_argument("--peer", nargs="+", default=list(PEERS), choices=PEERS)
     args = parser.parse_args()
@@ -140,9 +152,10 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         cifar = pathlib.Path(folder)
         cifar_files(cifar)
-        for model in MODELS:
+        for model in args.model:
             for batch in args.batch:
-                more, versions, device = measure(model, batch, args.peer, cifar, args, missing)
+                peers = [p for p in args.peer if model in CLASSICS or p.startswith("PyTorch")]
+                more, versions, device = measure(model, batch, peers, cifar, args, missing)
                 rows += more
                 names |= versions
     reasons = {}
@@ -156,7 +169,7 @@ def main():
         f"- Device: {device}",
         f"- Host: {os.cpu_count()} cores, {platform.machine()}; load average before the run {load:.1f},"
         " after it {:.1f}. Beyond the cores in use, that is other work.".format(os.getloadavg()[0]),
-        f"- gpucnn {commit}; {'; '.join(sorted(names)) or 'no peer'}",
+        f"- gpucnn {commit}, {args.precision}; {'; '.join(sorted(names)) or 'no peer'}",
         f"- Rounds: {args.rounds}, of at least {args.seconds:g} s for each peer",
         *[f"- Not measured: {', '.join(names)}: {why} (install: `{how}`)"
           for (why, how), names in reasons.items()], "",
@@ -168,8 +181,8 @@ def main():
     for model, batch, name, speed, first, faster, start in rows:
         lines.append(f"| {model} | {batch} | {name} | {speed:.0f} | {first:.2f} | {faster:.2f} |"
                      f" {start:.2f} |")
-    (ROOT / "benches/PEERS.md").write_text("\n".join(lines) + "\n")
-    print("wrote benches/PEERS.md", file=sys.stderr)
+    args.out.write_text("\n".join(lines) + "\n")
+    print(f"wrote {args.out}", file=sys.stderr)
 
 
 main()

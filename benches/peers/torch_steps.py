@@ -1,6 +1,6 @@
 """Training speed of PyTorch for one preset and batch, as one JSON line.
 
-Usage: python benches/peers/torch_steps.py MODE PRECISION mnist-cnn|cifar10-cnn BATCH SECONDS
+Usage: python benches/peers/torch_steps.py MODE PRECISION mnist-cnn|cifar10-cnn|resnet18 BATCH SECONDS
 
 MODE is eager, compile (torch.compile) or graphs (one CUDA graph a step); PRECISION is f32, tf32
 or amp (bfloat16 autocast, which needs no gradient scaler and so fits into a graph). Without CUDA
@@ -30,12 +30,44 @@ def head(features, hidden):
 
 def mnist_cnn():
     layers = [*conv(1, 32), nn.MaxPool2d(2), *conv(32, 64), nn.MaxPool2d(2), *head(1600, 128)]
-    return (1, 28, 28), layers, torch.optim.Adam, {}
+    return (1, 28, 28), layers, torch.optim.Adam, {"lr": 0.001}
 
 
 def cifar10_cnn():
     layers = [*conv(3, 32), nn.MaxPool2d(2), *conv(32, 64), nn.MaxPool2d(2), *conv(64, 64)]
-    return (3, 32, 32), layers + head(1024, 64), torch.optim.RMSprop, {"alpha": 0.9}
+    return (3, 32, 32), layers + head(1024, 64), torch.optim.RMSprop, {"lr": 0.001, "alpha": 0.9}
+
+
+class Block(nn.Module):
+    """Two convolutions and what leads past them, of ResNet-18 (He et al. 2015)."""
+
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        self.body = nn.Sequential(
+            *conv_norm(inputs, outputs, 3, stride), nn.ReLU(), *conv_norm(outputs, outputs, 3, 1))
+        same = stride == 1 and inputs == outputs
+        self.past = nn.Identity() if same else nn.Sequential(*conv_norm(inputs, outputs, 1, stride))
+
+    def forward(self, x):
+        return torch.relu(self.body(x) + self.past(x))
+
+
+def conv_norm(inputs, outputs, kernel, stride):
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(outputs)]
+
+
+def resnet18():
+    layers, inputs = [*conv_norm(3, 64, 3, 1), nn.ReLU()], 64
+    for outputs, stride in [(64, 1), (128, 2), (256, 2), (512, 2)]:
+        layers += [Block(inputs, outputs, stride), Block(outputs, outputs, 1)]
+        inputs = outputs
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)]
+    options = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+    return (3, 32, 32), layers, torch.optim.SGD, options
+
+
+MODELS = {"mnist-cnn": mnist_cnn, "cifar10-cnn": cifar10_cnn, "resnet18": resnet18}
 
 
 def synchronize():
@@ -72,12 +104,12 @@ def main():
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.benchmark = True
-    shape, layers, optimizer, options = {"mnist-cnn": mnist_cnn, "cifar10-cnn": cifar10_cnn}[name]()
+    shape, layers, optimizer, options = MODELS[name]()
     net = nn.Sequential(*layers).to(DEVICE)
-    if CUDA:
+    if CUDA and optimizer is not torch.optim.SGD:
         # A graph holds no host-side step count; eager and compiled runs get the same optimizer.
         options = {**options, "capturable": True}
-    optimizer = optimizer(net.parameters(), lr=0.001, **options)
+    optimizer = optimizer(net.parameters(), **options)
     criterion = nn.CrossEntropyLoss()
     model = torch.compile(net) if mode == "compile" else net
 

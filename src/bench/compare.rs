@@ -79,8 +79,8 @@ impl Earlier {
         Ok(Self { ceilings, kernels })
     }
 
-    /// The kernels of now, each with its time then, matched by model, batch, layer, op and
-    /// place among the layer's nodes of that op.
+    /// The kernels of now, each with its time then, matched by model, batch, precision, layer, op
+    /// and place among the layer's nodes of that op.
     pub fn compare(&self, now: Vec<Kernel>) -> Vec<Compared> {
         let compare = |kernel: Kernel| {
             let before = self.kernels.iter().find(|k| k.key() == kernel.key());
@@ -100,6 +100,7 @@ mod tests {
     use super::*;
     use crate::bench::tests::ceilings;
     use crate::bench::tests::kernel;
+    use crate::train::Precision;
 
     fn lines(kernels: &[Kernel]) -> String {
         let kernels = kernels.iter().cloned().map(Compared::from);
@@ -134,9 +135,11 @@ mod tests {
         };
         let mut elsewhere = timed(1, 900.0);
         elsewhere.batch += 1;
+        let mut halved = timed(1, 700.0);
+        halved.precision = Precision::F16;
         let earlier = Earlier {
             ceilings: ceilings(),
-            kernels: vec![elsewhere, timed(2, 600.0), timed(1, 100.0)],
+            kernels: vec![elsewhere, halved, timed(2, 600.0), timed(1, 100.0)],
         };
         let now = vec![timed(1, 50.0), timed(2, 1200.0), timed(3, 7.0)];
         let compared = earlier.compare(now);

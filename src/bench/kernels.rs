@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::graph::{GpuBackend, Profile};
 use crate::model::Model;
-use crate::train::{Config, Session};
+use crate::train::{Config, Precision, Session};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt;
@@ -47,6 +47,9 @@ pub struct Kernel {
     pub model: String,
     /// Images a step.
     pub batch: usize,
+    /// How the step's tensors are kept.
+    #[serde(default)]
+    pub precision: Precision,
     /// The layer.
     pub layer: String,
     /// The op.
@@ -76,8 +79,14 @@ pub struct Kernel {
 
 impl Kernel {
     /// What tells a kernel from the others, in one run and in the next.
-    pub fn key(&self) -> (&str, usize, &str, &str, usize) {
-        (&self.model, self.batch, &self.layer, &self.op, self.nth)
+    pub fn key(&self) -> (&str, usize, Precision, &str, &str, usize) {
+        let Self {
+            batch,
+            precision,
+            nth,
+            ..
+        } = *self;
+        (&self.model, batch, precision, &self.layer, &self.op, nth)
     }
 
     /// Floating-point operations for each byte moved.
@@ -113,6 +122,13 @@ impl Training {
         })
     }
 
+    /// The same with its tensors kept in another precision.
+    #[must_use]
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.config.precision = precision;
+        self
+    }
+
     /// Compiles it on a device.
     ///
     /// # Errors
@@ -136,12 +152,23 @@ impl Training {
         let mut session = self.session(gpu)?;
         session.submit_steps(1)?;
         let profile = session.profile(repeats)?;
-        let batch = self.config.batch_size;
-        Ok(rows(self.model.name(), batch, &profile, ceilings))
+        let Config {
+            batch_size,
+            precision,
+            ..
+        } = self.config;
+        let name = self.model.name();
+        Ok(rows(name, batch_size, precision, &profile, ceilings))
     }
 }
 
-fn rows(model: &str, batch: usize, profile: &Profile, ceilings: &Ceilings) -> Vec<Kernel> {
+fn rows(
+    model: &str,
+    batch: usize,
+    precision: Precision,
+    profile: &Profile,
+    ceilings: &Ceilings,
+) -> Vec<Kernel> {
     let mut seen: HashMap<(&str, &str), usize> = HashMap::new();
     let mut rows = Vec::with_capacity(profile.timings.len());
     for timing in &profile.timings {
@@ -161,6 +188,7 @@ fn rows(model: &str, batch: usize, profile: &Profile, ceilings: &Ceilings) -> Ve
         rows.push(Kernel {
             model: model.to_owned(),
             batch,
+            precision,
             layer: timing.layer.clone(),
             op: timing.op.to_owned(),
             nth: *nth,
@@ -226,7 +254,7 @@ mod tests {
                 timing("fc2", "bias_grad", 0, 4_000_000, 0.0),
             ],
         };
-        rows("tiny", 32, &profile, &ceilings())
+        rows("tiny", 32, Precision::F32, &profile, &ceilings())
     }
 
     #[test]
@@ -251,7 +279,10 @@ mod tests {
         let found = kernels();
         let nths: Vec<_> = found.iter().map(|k| k.nth).collect();
         assert_eq!(nths, [1, 2, 1, 1]);
-        assert_eq!(found[1].key(), ("tiny", 32, "fc1", "matmul", 2));
+        assert_eq!(
+            found[1].key(),
+            ("tiny", 32, Precision::F32, "fc1", "matmul", 2)
+        );
     }
 
     #[test]

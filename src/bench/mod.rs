@@ -20,12 +20,14 @@ pub use scaling::{ScalingPoint, places};
 pub(crate) mod tests {
     pub(crate) use super::ceilings::tests::ceilings;
     use super::{Bound, DispatchTime, Kernel};
+    use crate::train::Precision;
 
     /// A kernel of 100 µs that does 8 operations a byte.
     pub(crate) fn kernel(layer: &str, op: &str, nth: usize) -> Kernel {
         Kernel {
             model: "tiny".into(),
             batch: 32,
+            precision: Precision::F32,
             layer: layer.into(),
             op: op.into(),
             nth,

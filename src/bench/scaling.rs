@@ -4,6 +4,7 @@ use super::Training;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::model::Model;
+use crate::train::Precision;
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 use std::time::Instant;
@@ -22,6 +23,9 @@ pub struct ScalingPoint {
     pub model: String,
     /// Images a step.
     pub batch: usize,
+    /// How the step's tensors are kept.
+    #[serde(default)]
+    pub precision: Precision,
     /// How many times as wide as the model is.
     pub width: f64,
     /// Trainable numbers at that width.
@@ -53,10 +57,11 @@ impl ScalingPoint {
         gpu: &Rc<Gpu>,
         model: &Model,
         (batch, width): (usize, f64),
+        precision: Precision,
     ) -> Result<Option<Self>> {
         let wide = model.widened(width)?;
         let parameters = wide.parameter_count();
-        let training = Training::new(wide, batch)?;
+        let training = Training::new(wide, batch)?.with_precision(precision);
         let mut session = match training.session(gpu) {
             Err(Error::Limit { .. }) => return Ok(None),
             session => session?,
@@ -75,6 +80,7 @@ impl ScalingPoint {
         Ok(Some(Self {
             model: model.name().to_owned(),
             batch,
+            precision,
             width,
             parameters,
             images_per_s: (steps * batch) as f64 / times[1],

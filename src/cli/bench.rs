@@ -6,6 +6,7 @@ use gpucnn::formats::atomic;
 use gpucnn::model::Model;
 use gpucnn::report::bench::{self as tables, Style};
 use gpucnn::report::{roofline, scaling};
+use gpucnn::train::Precision;
 use gpucnn::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,9 @@ pub struct Args {
     /// Images a step
     #[arg(long, value_name = "N", default_value_t = 32)]
     batch_size: usize,
+    /// Keep activations, their gradients and the layers' copies of weights in f16
+    #[arg(long, value_name = "f32|f16", default_value = "f32", value_parser = Precision::by_name)]
+    precision: Precision,
     /// Runs of each kernel, of which the median counts
     #[arg(long, value_name = "N", default_value_t = 9)]
     repeats: usize,
@@ -63,7 +67,10 @@ pub fn run(args: &Args) -> Result<()> {
         true => Model::presets().map(str::to_owned).collect(),
         false => args.model.clone(),
     };
-    let training = |name: &String| Training::new(Model::load(name)?, args.batch_size);
+    let training = |name: &String| {
+        let training = Training::new(Model::load(name)?, args.batch_size)?;
+        Ok(training.with_precision(args.precision))
+    };
     let trainings: Vec<_> = names.iter().map(training).collect::<Result<_>>()?;
     if let Some(path) = &args.scaling {
         return scale(args, &names, path);
@@ -100,6 +107,14 @@ fn style(args: &Args) -> Style {
     }
 }
 
+/// What a title says of the precision.
+fn halved(args: &Args) -> &'static str {
+    match args.precision {
+        Precision::F32 => "",
+        Precision::F16 => ", f16",
+    }
+}
+
 fn show_ceilings(args: &Args, ceilings: &Ceilings) {
     if args.json {
         output::json(&Line::Ceilings(ceilings.clone()));
@@ -118,7 +133,8 @@ fn show_kernels(args: &Args, kernels: Vec<Compared>) {
     }
     if let Some(Compared { kernel, .. }) = kernels.first() {
         let mark = if args.markdown { "### " } else { "" };
-        println!("\n{mark}{}, batch {}\n", kernel.model, kernel.batch);
+        let halved = halved(args);
+        println!("\n{mark}{}, batch {}{halved}\n", kernel.model, kernel.batch);
     }
     println!("{}", tables::kernels(&kernels, style(args)));
 }
@@ -133,7 +149,7 @@ fn scale(args: &Args, names: &[String], path: &Path) -> Result<()> {
     let mut points = Vec::new();
     for model in &models {
         for place in bench::places(args.batch_size, args.most) {
-            let Some(point) = ScalingPoint::measure(&gpu, model, place)? else {
+            let Some(point) = ScalingPoint::measure(&gpu, model, place, args.precision)? else {
                 let (batch, width) = place;
                 eprintln!(
                     "{}: batch {batch}, width {width}: too large for the device",
@@ -156,7 +172,8 @@ fn scale(args: &Args, names: &[String], path: &Path) -> Result<()> {
             points.push(point);
         }
     }
-    let picture = scaling::svg(&gpu.describe(), &points, args.batch_size);
+    let title = gpu.describe() + halved(args);
+    let picture = scaling::svg(&title, &points, args.batch_size);
     atomic::write(path, |file| file.write_all(picture.as_bytes()))?;
     eprintln!("scaling: {}", path.display());
     Ok(())

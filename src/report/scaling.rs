@@ -12,10 +12,10 @@ const BOTTOM: f64 = 350.0;
 const PLOTS: [[f64; 2]; 2] = [[70.0, 460.0], [550.0, 940.0]];
 
 /// The picture as SVG, on logarithmic axes: on the left each model's batches at its own
-/// width, on the right its widths at batches of `batch`. `device` is the title.
-pub fn svg(device: &str, points: &[ScalingPoint], batch: usize) -> String {
-    let mut out = begin(SIZE, device);
-    text(&mut out, [PLOTS[0][0], 24.0], "start", device);
+/// width, on the right its widths at batches of `batch`.
+pub fn svg(title: &str, points: &[ScalingPoint], batch: usize) -> String {
+    let mut out = begin(SIZE, title);
+    text(&mut out, [PLOTS[0][0], 24.0], "start", title);
     let mut models: Vec<&str> = points.iter().map(|p| p.model.as_str()).collect();
     models.dedup();
     legend(&mut out, &models);
@@ -86,12 +86,14 @@ fn panel(out: &mut String, [left, right]: [f64; 2], y: Axis, curves: &[Vec<[f64;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::Precision;
 
     #[test]
     fn each_point_stands_in_the_plots_it_belongs_to() {
         let point = |batch, width, images_per_s| ScalingPoint {
             model: "a<b".into(),
             batch,
+            precision: Precision::F32,
             width,
             parameters: 1,
             images_per_s,
