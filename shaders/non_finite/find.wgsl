@@ -28,7 +28,7 @@ struct Step { number: u32, seed: u32, first: u32, count: u32, slot: u32, learnin
 
 @group(0) @binding(0) var<storage, read_write> flag: array<atomic<u32>>;
 @group(0) @binding(1) var<storage, read_write> rows: array<atomic<u32>>;
-@group(0) @binding(2) var<storage, read> x: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> counts: array<u32>;
 @group(0) @binding(4) var<uniform> step: Step;
 
@@ -48,7 +48,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var bad = false;
     for (var i = begin + lane; i < end; i += WORKGROUP) {
         let at = vec4<u32>(4u * i) + vec4<u32>(0u, 1u, 2u, 3u);
-        let exponents = x[i] & vec4<u32>(EXPONENT);
+        let exponents = bitcast<vec4<u32>>(x[i]) & vec4<u32>(EXPONENT);
         bad |= any((exponents == vec4<u32>(EXPONENT)) & (at < vec4<u32>(end_of(i))));
     }
     if METRICS && step.slot < SLOTS {

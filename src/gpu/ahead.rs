@@ -9,6 +9,7 @@
 use super::device::{Gpu, OpenOptions};
 use super::executor::STEP_STRIDE;
 use super::pipeline::{Access, Binding, Pipeline};
+use super::texels::UNIFORM_BYTES;
 use crate::error::Result;
 use std::collections::{HashSet, VecDeque};
 use std::num::NonZero;
@@ -170,9 +171,12 @@ impl Gpu {
                     let texture = self.staging_texture(texel, sides);
                     StandIn::Texture(texture.create_view(&Default::default()))
                 }
-                _ => StandIn::Buffer(self.device.create_buffer(&wgpu::BufferDescriptor {
+                access => StandIn::Buffer(self.device.create_buffer(&wgpu::BufferDescriptor {
                     label: Some(&binding.name),
-                    size: BYTES,
+                    size: match access {
+                        Access::UniformArray => UNIFORM_BYTES,
+                        _ => BYTES,
+                    },
                     usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::UNIFORM,
                     mapped_at_creation: false,
                 })),

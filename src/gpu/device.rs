@@ -160,7 +160,9 @@ fn profile_of(adapter: &wgpu::Adapter, options: &OpenOptions) -> Profile {
         workgroup_memory: limits.max_compute_workgroup_storage_size,
         workgroup_invocations: limits.max_compute_invocations_per_workgroup,
         max_binding: limits.max_storage_buffer_binding_size,
-        binding_alignment: 256.max(u64::from(limits.min_storage_buffer_offset_alignment)),
+        binding_alignment: 256
+            .max(u64::from(limits.min_storage_buffer_offset_alignment))
+            .max(u64::from(limits.min_uniform_buffer_offset_alignment)),
         half: options
             .half
             .unwrap_or(match features.contains(wgpu::Features::SHADER_F16) {

@@ -196,18 +196,34 @@ impl Kernel {
         self
     }
 
-    /// The specialised WGSL, the bindings that `stage` picks read as texels, those of
-    /// `halved` as halves.
+    /// The specialised WGSL, its bindings read as `readings` say, those of `halved` as halves.
     ///
     /// # Errors
     /// As for [`wgsl`](Self::wgsl).
     pub fn wgsl_with_texels(
         &self,
-        stage: &dyn Fn(&str) -> bool,
+        readings: &dyn Fn(&str) -> texels::Readings,
         halved: &dyn Fn(&str) -> bool,
     ) -> Result<String> {
-        let stage = |name: &str| !self.sparse.contains(&name) && stage(name);
-        Ok(texels::rewrite(&self.wgsl()?, &self.once, &stage, halved))
+        let readings = |name: &str| self.readings(name, readings);
+        Ok(texels::rewrite(
+            &self.wgsl()?,
+            &self.once,
+            &readings,
+            halved,
+        ))
+    }
+
+    /// How a binding can be read by it, of what it could be by its size.
+    fn readings(
+        &self,
+        name: &str,
+        readings: &dyn Fn(&str) -> texels::Readings,
+    ) -> texels::Readings {
+        match self.sparse.contains(&name) {
+            true => texels::Readings::default(),
+            false => readings(name),
+        }
     }
 
     /// The values of the constants that specialise it, as WGSL.
@@ -231,11 +247,11 @@ impl Kernel {
     /// As for [`wgsl`](Self::wgsl).
     pub fn uses_with_texels(
         &self,
-        stage: &dyn Fn(&str) -> bool,
+        readings: &dyn Fn(&str) -> texels::Readings,
         halved: &dyn Fn(&str) -> bool,
     ) -> Result<Vec<texels::Use>> {
-        let stage = |name: &str| !self.sparse.contains(&name) && stage(name);
-        Ok(texels::uses(&self.wgsl()?, &self.once, &stage, halved))
+        let readings = |name: &str| self.readings(name, readings);
+        Ok(texels::uses(&self.wgsl()?, &self.once, &readings, halved))
     }
 
     /// The file, for messages.

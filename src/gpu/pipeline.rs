@@ -3,7 +3,7 @@
 use super::device::Gpu;
 use super::kernel::{Arg, Dispatch};
 use super::range::Range;
-use super::texels::{self, Texel};
+use super::texels::{self, Readings, Texel};
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -16,8 +16,10 @@ pub enum Access {
     Read,
     /// `var<storage, read_write>`
     ReadWrite,
-    /// `var<uniform>`
+    /// `var<uniform>` of a struct, the step's values
     Uniform,
+    /// `var<uniform>` of an array, read in a storage buffer's stead
+    UniformArray,
     /// A storage texture, read in a buffer's stead.
     Texel(Texel),
 }
@@ -68,7 +70,10 @@ pub fn reflect(path: &str, module: &naga::Module) -> Result<Vec<Binding>> {
         };
         let name = variable.name.clone().unwrap_or_default();
         let access = match variable.space {
-            naga::AddressSpace::Uniform => Access::Uniform,
+            naga::AddressSpace::Uniform => match module.types[variable.ty].inner {
+                naga::TypeInner::Array { .. } => Access::UniformArray,
+                _ => Access::Uniform,
+            },
             naga::AddressSpace::Storage { access }
                 if access.contains(naga::StorageAccess::STORE) =>
             {
@@ -165,12 +170,14 @@ impl Gpu {
             let bound = dispatch.bindings.iter().find(|(n, _)| *n == name);
             bound.map(|(_, arg)| dispatch.part_of(name, resolve(*arg)))
         };
-        let staged = |name: &str| {
-            range(name).is_some_and(|range| texels::pays(self, range.bytes, dispatch.workgroups))
+        let readings = |name: &str| {
+            range(name).map_or_else(Readings::default, |range| {
+                texels::readings(self, range.bytes, dispatch.workgroups)
+            })
         };
         let halved = |name: &str| range(name).is_some_and(|range| range.half);
         let mut source = match self.profile.texels {
-            true => dispatch.kernel.wgsl_with_texels(&staged, &halved)?,
+            true => dispatch.kernel.wgsl_with_texels(&readings, &halved)?,
             false => dispatch.kernel.wgsl()?,
         };
         let names = dispatch.bindings.iter().map(|(name, _)| *name);
@@ -264,7 +271,7 @@ fn layout_entry(binding: &Binding) -> wgpu::BindGroupLayoutEntry {
         binding: binding.index,
         visibility: wgpu::ShaderStages::COMPUTE,
         ty: match binding.access {
-            Access::Uniform => buffer(wgpu::BufferBindingType::Uniform),
+            Access::Uniform | Access::UniformArray => buffer(wgpu::BufferBindingType::Uniform),
             Access::Texel(texel) => wgpu::BindingType::StorageTexture {
                 access: wgpu::StorageTextureAccess::ReadOnly,
                 format: texel.format,

@@ -1,14 +1,15 @@
-//! Buffers that kernels read as textures.
+//! Buffers that kernels read as textures, or as uniforms.
 //!
 //! A software adapter loads a storage buffer lane by lane, in a loop; without AVX-512 each
 //! lane costs a vector's round trip through memory. A texel of a storage texture is
 //! gathered without one, at a twentieth of the cost. So on such an adapter what a kernel
 //! only reads is copied into a texture before ([`Staging`], [`TexturePlan`]), and the kernel's text is
 //! changed by name, as for a hook ([`rewrite`]): the binding becomes a texture, `x[i]` a
-//! call that loads texel `i`. The bits are the same.
+//! call that loads texel `i`. A uniform buffer is read as fast element by element, half as
+//! fast by vec4, and needs no copy, but is small. The bits are the same.
 
 use super::device::Gpu;
-use super::range::Range;
+use super::range::{Range, padded};
 use super::sequence::Piece;
 use crate::error::Result;
 
@@ -16,6 +17,9 @@ use crate::error::Result;
 /// fewer workgroups read it than that.
 const LEAST_BYTES: u64 = 4096;
 const LEAST_WORKGROUPS: u64 = 64;
+
+/// Bytes that a uniform binding may have on every device.
+pub(super) const UNIFORM_BYTES: u64 = 64 << 10;
 
 /// Bytes of a full row of a texture.
 const ROW_BYTES: u32 = 16 << 10;
@@ -111,6 +115,38 @@ impl Texel {
     }
 }
 
+/// How an operand can be read, by its size and by how many workgroups read it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readings {
+    /// Whether it fits a texture and is worth the copy.
+    pub texture: bool,
+    /// The vec4s of the uniform it can be, if it fits one.
+    pub uniform: Option<u64>,
+}
+
+/// How a binding is read that is not read as a storage buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Texels(Texel),
+    /// So many vec4 of these scalars.
+    Uniform(&'static str, u64),
+}
+
+impl Form {
+    /// That of a type that is only read.
+    fn of(ty: &str, readings: Readings) -> Option<Self> {
+        let texels = || Texel::of(ty).filter(|_| readings.texture).map(Self::Texels);
+        let uniform = |scalar| readings.uniform.map(|quads| Self::Uniform(scalar, quads));
+        match ty {
+            "f32" => uniform("f32").or_else(texels),
+            "u32" => uniform("u32").or_else(texels),
+            "vec4<f32>" => texels().or_else(|| uniform("f32")),
+            "vec4<u32>" => texels().or_else(|| uniform("u32")),
+            _ => texels(),
+        }
+    }
+}
+
 /// A storage binding as a shader's text declares it.
 struct Declaration<'a> {
     name: &'a str,
@@ -162,12 +198,15 @@ pub struct Use {
 pub fn uses(
     text: &str,
     befores: &[&str],
-    stage: &dyn Fn(&str) -> bool,
+    readings: &dyn Fn(&str) -> Readings,
     halved: &dyn Fn(&str) -> bool,
 ) -> Vec<Use> {
     let of = |declaration: Declaration<'_>| Use {
         name: declaration.name.to_owned(),
-        texel: texel_of(text, &declaration, befores, stage, halved),
+        texel: match form_of(text, &declaration, befores, readings, halved) {
+            Some(Form::Texels(texel)) => Some(texel),
+            Some(Form::Uniform(..)) | None => None,
+        },
         writable: declaration.writable,
     };
     let mut uses: Vec<Use> = declarations(text).into_iter().map(of).collect();
@@ -176,38 +215,43 @@ pub fn uses(
     uses
 }
 
-/// The texel that a binding is read by, if it is.
-fn texel_of(
+/// How a binding is read, if not as a storage buffer.
+fn form_of(
     text: &str,
     declaration: &Declaration<'_>,
     befores: &[&str],
-    stage: &dyn Fn(&str) -> bool,
+    readings: &dyn Fn(&str) -> Readings,
     halved: &dyn Fn(&str) -> bool,
-) -> Option<Texel> {
-    let read_before = befores.contains(&declaration.name);
-    if (declaration.writable && !read_before) || !stage(declaration.name) {
-        return None;
-    }
+) -> Option<Form> {
+    let Declaration { name, writable, .. } = *declaration;
     let ty = resolve_alias(text, declaration.ty);
-    match halved(declaration.name) {
-        true => Texel::of_halves(ty),
-        false => Texel::of(ty),
+    let mut readings = readings(name);
+    if writable {
+        // A dispatch cannot bind what it writes as a uniform as well.
+        readings.uniform = None;
+        readings.texture &= befores.contains(&name);
+    }
+    match halved(name) {
+        true => Texel::of_halves(ty)
+            .filter(|_| readings.texture)
+            .map(Form::Texels),
+        false => Form::of(ty, readings),
     }
 }
 
-/// Changes a shader's text so that it reads the bindings that `stage` picks by name as
-/// texels. Those named in `befores` are written as well: they stay, and a binding
-/// `before_NAME` is added that all loads go to. Those that `halved` picks hold f16.
+/// Changes a shader's text so that it reads its bindings as `readings` say of them by name.
+/// Those named in `befores` are written as well: they stay, and where they are read as texels
+/// a binding `before_NAME` is added that all loads go to. Those that `halved` picks hold f16.
 pub fn rewrite(
     text: &str,
     befores: &[&str],
-    stage: &dyn Fn(&str) -> bool,
+    readings: &dyn Fn(&str) -> Readings,
     halved: &dyn Fn(&str) -> bool,
 ) -> String {
     let declared = declarations(text);
     let staged: Vec<_> = declared
         .iter()
-        .filter_map(|d| Some((d, texel_of(text, d, befores, stage, halved)?)))
+        .filter_map(|d| Some((d, form_of(text, d, befores, readings, halved)?)))
         .collect();
     if staged.is_empty() {
         return text.to_owned();
@@ -215,25 +259,43 @@ pub fn rewrite(
     let mut out = String::with_capacity(text.len() + 256 * staged.len());
     let mut from = 0;
     let mut added = String::new();
-    for (index, (declaration, texel)) in staged.iter().enumerate() {
+    for (index, (declaration, form)) in staged.iter().enumerate() {
         let Declaration {
-            name, writable, at, ..
+            name,
+            ty,
+            writable,
+            at,
         } = declaration;
-        let texture = format!("texture_storage_2d<{}, read>;", texel.wgsl);
-        let variable = if *writable {
-            // Binding numbers of the shaders are small.
-            let number = 32 + index;
-            let variable = before(name);
-            added += &format!("@group(0) @binding({number}) var {variable}: {texture}\n");
-            variable
-        } else {
+        let mut declare = |variable: String| {
             out += &text[from..at[0]];
-            out += &format!("var {name}: {texture}");
+            out += &variable;
             from = at[1];
-            (*name).to_owned()
         };
-        let (ty, load) = (declaration.ty, texel.load(&variable));
-        added += &format!("fn texel_of_{name}(i: u32) -> {ty} {{ return {load}; }}\n");
+        let load = match form {
+            Form::Texels(texel) => {
+                let texture = format!("texture_storage_2d<{}, read>;", texel.wgsl);
+                if *writable {
+                    // Binding numbers of the shaders are small.
+                    let number = 32 + index;
+                    let variable = before(name);
+                    added += &format!("@group(0) @binding({number}) var {variable}: {texture}\n");
+                    texel.load(&variable)
+                } else {
+                    declare(format!("var {name}: {texture}"));
+                    texel.load(name)
+                }
+            }
+            Form::Uniform(scalar, quads) => {
+                declare(format!(
+                    "var<uniform> {name}: array<vec4<{scalar}>, {quads}>;"
+                ));
+                match resolve_alias(text, ty) == *scalar {
+                    true => format!("{name}[i / 4u][i % 4u]"),
+                    false => format!("{name}[i]"),
+                }
+            }
+        };
+        added += &format!("fn element_of_{name}(i: u32) -> {ty} {{ return {load}; }}\n");
     }
     out += &text[from..];
     let names: Vec<&str> = staged.iter().map(|(d, _)| d.name).collect();
@@ -253,7 +315,7 @@ fn without_comments(text: &str) -> String {
     lines.flat_map(|line| [line, "\n"]).collect()
 }
 
-/// Turns every `name[index]` that is not assigned to into `texel_of_name(index)`.
+/// Turns every `name[index]` that is not assigned to into `element_of_name(index)`.
 fn replace_loads(text: &str, names: &[&str]) -> String {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut out = String::with_capacity(text.len());
@@ -277,7 +339,7 @@ fn replace_loads(text: &str, names: &[&str]) -> String {
         if next.starts_with('=') && !next.starts_with("==") {
             out += &format!("{word}[{index}]");
         } else {
-            out += &format!("texel_of_{word}({index})");
+            out += &format!("element_of_{word}({index})");
         }
         rest = &after[close + 1..];
     }
@@ -450,14 +512,18 @@ impl<M: PartialEq> TexturePlan<M> {
     }
 }
 
-/// Whether a range that so many workgroups read is worth a texture, and fits one.
-pub(crate) fn pays(gpu: &Gpu, bytes: u64, workgroups: [u32; 3]) -> bool {
+/// How a range can be read by so many workgroups.
+pub(crate) fn readings(gpu: &Gpu, bytes: u64, workgroups: [u32; 3]) -> Readings {
     let rows = bytes.div_ceil(u64::from(ROW_BYTES));
     let most = gpu.device.limits().max_texture_dimension_2d;
     let workgroups: u64 = workgroups.map(u64::from).iter().product();
-    let is_read_much =
-        gpu.options.stage_all || bytes >= LEAST_BYTES || workgroups >= LEAST_WORKGROUPS;
-    is_read_much && rows <= u64::from(most)
+    let all = gpu.options.stage_all;
+    let is_read_much = all || bytes >= LEAST_BYTES || workgroups >= LEAST_WORKGROUPS;
+    let bytes = padded(bytes);
+    Readings {
+        texture: is_read_much && rows <= u64::from(most),
+        uniform: (!all && bytes <= UNIFORM_BYTES).then_some(bytes / 16),
+    }
 }
 
 /// The textures of a list of commands on a device.
@@ -530,6 +596,10 @@ impl Gpu {
 mod tests {
     use super::*;
 
+    const TEXELS: Readings = Readings {
+        texture: true,
+        uniform: None,
+    };
     const SHADER: &str = "\
 alias Element = vec4<f32>;
 @group(0) @binding(0) var<storage, read> x: array<f32>;     // x[i, j) in rows
@@ -548,19 +618,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>) {
 
     #[test]
     fn loads_become_texels_and_stores_stay() {
-        let text = rewrite(SHADER, &["p"], &|name| name != "order", &|_| false);
+        let readings = |name: &str| Readings {
+            texture: name != "order",
+            uniform: None,
+        };
+        let text = rewrite(SHADER, &["p"], &readings, &|_| false);
         naga::front::wgsl::parse_str(&text).unwrap();
         assert!(text.contains("var x: texture_storage_2d<r32float, read>;"));
         assert!(text.contains("var q: texture_storage_2d<rgba32float, read>;"));
         assert!(text.contains("var before_p: texture_storage_2d<r32float, read>;"));
-        let line = "p[order[i]] = relu(texel_of_x(order[i] + 1u)) \
-                    + texel_of_q(i).x * texel_of_p(i);";
+        let line = "p[order[i]] = relu(element_of_x(order[i] + 1u)) \
+                    + element_of_q(i).x * element_of_p(i);";
         assert!(text.contains(line), "{text}");
     }
 
     #[test]
     fn halves_are_texels_of_four_or_of_two() {
-        let text = rewrite(SHADER, &[], &|_| true, &|name| name != "order");
+        let text = rewrite(SHADER, &[], &|_| TEXELS, &|name| name != "order");
         naga::front::wgsl::parse_str(&text).unwrap();
         assert!(text.contains("var q: texture_storage_2d<rgba16float, read>;"));
         assert!(text.contains("var x: texture_storage_2d<r32uint, read>;"));
@@ -570,10 +644,37 @@ fn main(@builtin(workgroup_id) group: vec3<u32>) {
 
     #[test]
     fn what_is_written_stays_a_buffer_unless_asked_for() {
-        let text = rewrite(SHADER, &[], &|_| true, &|_| false);
+        let text = rewrite(SHADER, &[], &|_| TEXELS, &|_| false);
         naga::front::wgsl::parse_str(&text).unwrap();
         assert!(text.contains("* p[i];") && !text.contains("before_p"));
-        assert_eq!(rewrite(SHADER, &[], &|_| false, &|_| false), SHADER);
+        let nothing = |_: &str| Readings::default();
+        assert_eq!(rewrite(SHADER, &[], &nothing, &|_| false), SHADER);
+    }
+
+    #[test]
+    fn single_elements_are_read_from_a_uniform_that_holds_them() {
+        let either = Readings {
+            uniform: Some(25),
+            ..TEXELS
+        };
+        let text = rewrite(SHADER, &["p"], &|_| either, &|_| false);
+        naga::front::wgsl::parse_str(&text).unwrap();
+        assert!(text.contains("var<uniform> x: array<vec4<f32>, 25>;"));
+        assert!(text.contains("var<uniform> order: array<vec4<u32>, 25>;"));
+        assert!(text.contains("fn element_of_x(i: u32) -> f32 { return x[i / 4u][i % 4u]; }"));
+        assert!(text.contains("var q: texture_storage_2d<rgba32float, read>;"));
+        // Written as well, so it is no uniform, and halves are none.
+        assert!(text.contains("var before_p: texture_storage_2d<r32float, read>;"));
+        let halved = rewrite(SHADER, &[], &|_| either, &|name| name == "x");
+        assert!(halved.contains("var x: texture_storage_2d<r32uint, read>;"));
+        // A vec4 where it is not worth a copy.
+        let small = Readings {
+            texture: false,
+            ..either
+        };
+        let text = rewrite(SHADER, &[], &|_| small, &|_| false);
+        naga::front::wgsl::parse_str(&text).unwrap();
+        assert!(text.contains("fn element_of_q(i: u32) -> Element { return q[i]; }"));
     }
 
     #[test]

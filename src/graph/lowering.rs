@@ -10,7 +10,7 @@ use crate::gpu::executor::{Command, Gate};
 use crate::gpu::kernel::{Arg, Launch};
 use crate::gpu::range::Range;
 use crate::gpu::sequence::{Piece, Sequence};
-use crate::gpu::texels::{self, Staging, TexturePlan};
+use crate::gpu::texels::{self, Readings, Staging, TexturePlan};
 use crate::ops::{LaunchContext, Step, Value};
 use crate::tensor::TensorType;
 use std::collections::HashMap;
@@ -85,12 +85,13 @@ impl Planned {
                     let bound = dispatch.bindings.iter().find(|(n, _)| *n == name);
                     bound.map(|(_, arg)| (place(*arg).seen_by(dispatch, name), is_half(*arg)))
                 };
-                let pays = |name: &str| {
-                    bound(name)
-                        .is_some_and(|(p, _)| texels::pays(gpu, p.bytes, dispatch.workgroups))
+                let readings = |name: &str| {
+                    bound(name).map_or_else(Readings::default, |(place, _)| {
+                        texels::readings(gpu, place.bytes, dispatch.workgroups)
+                    })
                 };
                 let halved = |name: &str| bound(name).is_some_and(|(_, half)| half);
-                let uses = dispatch.kernel.uses_with_texels(&pays, &halved)?;
+                let uses = dispatch.kernel.uses_with_texels(&readings, &halved)?;
                 let places: Vec<_> = uses
                     .iter()
                     .filter_map(|u| Some((u, bound(&u.name)?.0)))

@@ -12,6 +12,7 @@ const WORKGROUP_MEMORY: u32 = 16 << 10;
 const WORKGROUP_INVOCATIONS: u32 = 256;
 const WORKGROUP_SIZE: [u32; 3] = [256, 256, 64];
 pub const STORAGE_BUFFERS: usize = 8;
+pub const UNIFORM_BUFFERS: usize = 12;
 const WORKGROUPS: u32 = 65_535;
 
 pub type Outcome<T = ()> = Result<T, String>;

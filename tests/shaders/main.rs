@@ -17,13 +17,15 @@ use gpucnn::gpu::half::Half;
 use gpucnn::gpu::kernel::{Arg, Dispatch, Launch};
 use gpucnn::gpu::pipeline::{Access, match_bindings, reflect};
 use gpucnn::gpu::profile::{Profile, ProfileKind};
+use gpucnn::gpu::texels::Readings;
 use gpucnn::graph::Graph;
 use gpucnn::model::Model;
 use gpucnn::ops::{Builder, Draw, LaunchContext, Op, Value, registry};
 use gpucnn::tensor::{DType, TensorType};
 use gpucnn::train::{Config, EVAL_BATCH, Graphs, Part};
 use kernel::{
-    Outcome, STORAGE_BUFFERS, Tensors, check_dispatch, check_module, translate, validated,
+    Outcome, STORAGE_BUFFERS, Tensors, UNIFORM_BUFFERS, check_dispatch, check_module, translate,
+    validated,
 };
 use naga::valid::Capabilities;
 use rayon::prelude::*;
@@ -168,8 +170,9 @@ fn check_launch(
             for checks in [true, false] {
                 translate(&module, &info, capabilities, checks).map_err(located)?;
             }
-            for halved in [false, true] {
-                check_texels(dispatch, capabilities, updates, halved).map_err(located)?;
+            for (readings, halved) in [(TEXTURES, false), (TEXTURES, true), (UNIFORMS, false)] {
+                let read = check_readings(dispatch, capabilities, updates, readings, halved);
+                read.map_err(located)?;
             }
             if seen.len().is_multiple_of(HALVED_EVERY) {
                 let halved = check_halved(dispatch, &source, capabilities, tensors, updates);
@@ -185,26 +188,43 @@ fn check_launch(
     Ok(())
 }
 
-/// The same kernel with every binding it can read as texels read so, of f32 or of f16.
-fn check_texels(
+const TEXTURES: Readings = Readings {
+    texture: true,
+    uniform: None,
+};
+/// As large as any.
+const UNIFORMS: Readings = Readings {
+    texture: false,
+    uniform: Some(4096),
+};
+
+/// The same kernel with every binding that can be read so, of f32 or of f16.
+fn check_readings(
     dispatch: &Dispatch,
     capabilities: Capabilities,
     updates: &[usize],
+    readings: Readings,
     halved: bool,
 ) -> Outcome {
     let path = dispatch.kernel.path();
     let capabilities = capabilities | HALVES_IN_F32;
-    let source = dispatch.kernel.wgsl_with_texels(&|_| true, &|_| halved);
+    let source = dispatch.kernel.wgsl_with_texels(&|_| readings, &|_| halved);
     let source = source.map_err(|e| e.to_string())?;
     let (module, info) = validated(path, &source, capabilities)?;
     translate(&module, &info, capabilities, false)?;
     let bindings = reflect(path, &module).map_err(|e| e.to_string())?;
-    let args = match_bindings(dispatch, &bindings, updates).map_err(|e| e.to_string())?;
-    let texels = bindings.iter().zip(&args);
-    let textures = texels.filter(|(b, _)| matches!(b.access, Access::Texel(_)));
-    match textures.count() > STORAGE_BUFFERS {
-        true => Err(format!("more than {STORAGE_BUFFERS} textures")),
-        false => Ok(()),
+    match_bindings(dispatch, &bindings, updates).map_err(|e| e.to_string())?;
+    let (mut textures, mut uniforms) = (0, 0);
+    for binding in &bindings {
+        match binding.access {
+            Access::Texel(_) => textures += 1,
+            Access::Uniform | Access::UniformArray => uniforms += 1,
+            Access::Read | Access::ReadWrite => {}
+        }
+    }
+    match (textures, uniforms) {
+        (..=STORAGE_BUFFERS, ..=UNIFORM_BUFFERS) => Ok(()),
+        _ => Err(format!("{textures} textures, {uniforms} uniforms")),
     }
 }
 

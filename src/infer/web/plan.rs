@@ -105,7 +105,9 @@ impl Plan {
                         Access::Read => "read-only-storage",
                         Access::ReadWrite => "storage",
                         Access::Uniform => "uniform",
-                        Access::Texel(_) => unreachable!("a listing's shaders read buffers"),
+                        Access::UniformArray | Access::Texel(_) => {
+                            unreachable!("a listing's shaders read storage buffers")
+                        }
                     },
                     buffer: index[&place.home],
                     offset: place.offset,

@@ -182,9 +182,8 @@ impl Op for Update {
         let kernel = self.optimizer.specialise(Kernel::new(UPDATE));
         let kernel = kernel
             .read_once("parameters")
-            .read_once("state0")
-            .read_once("state1")
-            .read_once("state2")
+            .sparse_unless(self.groups_from.is_some(), "groups")
+            .sparse_unless(self.clips_norm(), "norm")
             .set("VEC4S", vec4s)
             .set("WORKGROUP", WORKGROUP)
             .set("STATES", states)
@@ -193,6 +192,11 @@ impl Op for Update {
             .set("SCALE", self.scale)
             .set("CLIP_NORM", norm)
             .set("CLIP_VALUE", value);
+        let names = ["state0", "state1", "state2"].into_iter().enumerate();
+        let kernel = names.fold(kernel, |kernel, (i, name)| match i < states {
+            true => kernel.read_once(name),
+            false => kernel.sparse(name),
+        });
         // States the rule lacks are bound to a vec4 of scratch each and never touched;
         // the gradients stand in for what else is not there, unread.
         let state = |i: usize| {
