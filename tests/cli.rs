@@ -477,10 +477,13 @@ fn bench_measures_compares_and_draws() {
     }
 
     // In f16 less is moved, and an earlier run in f32 is none of it.
-    let plain = files.write(
-        "plain.jsonl",
-        lines.iter().map(|l| format!("{l}\n")).collect::<String>(),
-    );
+    let jsonl = |name, lines: &[Value]| {
+        files.write(
+            name,
+            lines.iter().map(|l| format!("{l}\n")).collect::<String>(),
+        )
+    };
+    let plain = jsonl("plain.jsonl", &lines);
     let more = ["--precision", "f16", "--op", "matmul", "--compare", &plain];
     let halved = run_json(&files, &[&bench[..], &more].concat());
     let whole: Vec<_> = kernels.iter().filter(|k| k["op"] == "matmul").collect();
@@ -500,8 +503,7 @@ fn bench_measures_compares_and_draws() {
     for line in &mut earlier[1..] {
         line["us"] = json!(2.0 * number(line, "us"));
     }
-    let earlier: Vec<_> = earlier.iter().map(Value::to_string).collect();
-    let earlier = files.write("earlier.jsonl", earlier.join("\n"));
+    let earlier = jsonl("earlier.jsonl", &earlier);
     let more = [
         "--op",
         "matmul",

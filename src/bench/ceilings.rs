@@ -6,7 +6,7 @@ use crate::gpu::kernel::{Arg, Dispatch, Kernel, Launch, ShaderFile};
 use crate::gpu::range::Range;
 use crate::gpu::readback::Readback;
 use crate::gpu::sequence::Sequence;
-use crate::gpu::texels::Staging;
+use crate::gpu::staging::Staging;
 use crate::shader;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;

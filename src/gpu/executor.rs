@@ -5,7 +5,7 @@ use super::kernel::{Arg, Dispatch, Kernel, ShaderFile};
 use super::pipeline::{Access, Binding, Pipeline, match_bindings};
 use super::range::{Range, padded};
 use super::sequence::{Piece, Touched};
-use super::texels::{Copy, Staging, in_rows};
+use super::staging::{Copy, Staging, in_rows};
 use crate::error::{Error, Result};
 use crate::shader;
 use std::rc::Rc;
@@ -102,25 +102,27 @@ impl Command {
 
 impl Gpu {
     /// A new storage buffer of at least `bytes`, padded to whole vec4, or to whole rows where
-    /// it may be copied into a texture, and zeroed.
+    /// it may be copied into a texture or be read as a uniform, and zeroed.
     ///
     /// # Errors
     /// [`Error::Limit`] beyond the device's largest buffer, [`Error::Fault`] when
     /// it is out of memory.
     pub(crate) fn buffer(&self, label: &str, bytes: u64) -> Result<wgpu::Buffer> {
         self.check_buffer(label, bytes)?;
-        let size = match self.profile.texels {
-            true => in_rows(padded(bytes)).min(self.device.limits().max_buffer_size),
-            false => padded(bytes),
-        };
+        let most = self.device.limits().max_buffer_size;
+        let mut usage = wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_SRC
+            | wgpu::BufferUsages::COPY_DST;
+        let mut size = padded(bytes);
+        if self.profile.texels {
+            size = in_rows(size).min(most);
+            usage |= wgpu::BufferUsages::UNIFORM;
+        }
         self.scoped(label, || {
             self.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
                 size,
-                usage: wgpu::BufferUsages::STORAGE
-                    | wgpu::BufferUsages::UNIFORM
-                    | wgpu::BufferUsages::COPY_SRC
-                    | wgpu::BufferUsages::COPY_DST,
+                usage,
                 mapped_at_creation: false,
             })
         })

@@ -12,6 +12,7 @@ pub mod profiler;
 pub mod range;
 pub mod readback;
 pub(crate) mod sequence;
+pub mod staging;
 pub mod texels;
 
 pub use device::{AdapterSummary, Gpu, NO_ADAPTER, OpenOptions, adapters};

@@ -3,7 +3,7 @@
 use super::device::Gpu;
 use super::kernel::{Arg, Dispatch};
 use super::range::Range;
-use super::texels::{self, Readings, Texel};
+use super::texels::{self, Texel};
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -171,9 +171,8 @@ impl Gpu {
             bound.map(|(_, arg)| dispatch.part_of(name, resolve(*arg)))
         };
         let readings = |name: &str| {
-            range(name).map_or_else(Readings::default, |range| {
-                texels::readings(self, range.bytes, dispatch.workgroups)
-            })
+            let of = |range: Range| texels::readings(self, range.bytes, dispatch.workgroups);
+            range(name).map(of).unwrap_or_default()
         };
         let halved = |name: &str| range(name).is_some_and(|range| range.half);
         let mut source = match self.profile.texels {

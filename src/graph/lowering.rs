@@ -10,7 +10,8 @@ use crate::gpu::executor::{Command, Gate};
 use crate::gpu::kernel::{Arg, Launch};
 use crate::gpu::range::Range;
 use crate::gpu::sequence::{Piece, Sequence};
-use crate::gpu::texels::{self, Readings, Staging, TexturePlan};
+use crate::gpu::staging::{Staging, TexturePlan};
+use crate::gpu::texels;
 use crate::ops::{LaunchContext, Step, Value};
 use crate::tensor::TensorType;
 use std::collections::HashMap;
@@ -86,9 +87,10 @@ impl Planned {
                     bound.map(|(_, arg)| (place(*arg).seen_by(dispatch, name), is_half(*arg)))
                 };
                 let readings = |name: &str| {
-                    bound(name).map_or_else(Readings::default, |(place, _)| {
+                    let of = |(place, _): (Place, bool)| {
                         texels::readings(gpu, place.bytes, dispatch.workgroups)
-                    })
+                    };
+                    bound(name).map(of).unwrap_or_default()
                 };
                 let halved = |name: &str| bound(name).is_some_and(|(_, half)| half);
                 let uses = dispatch.kernel.uses_with_texels(&readings, &halved)?;
