@@ -9,8 +9,8 @@ mod support;
 
 use files::{Files, gpucnn};
 use gpucnn::data::Dataset;
-use gpucnn::gpu::Gpu;
-use gpucnn::gpu::profile::ProfileKind;
+use gpucnn::gpu::profile::{ProfileKind, Texels};
+use gpucnn::gpu::{Gpu, OpenOptions};
 use gpucnn::graph::GpuBackend;
 use gpucnn::model::{BatchNorm2d, Conv2d, Dense, Dropout, Flatten, MaxPool2d, Model};
 use gpucnn::ops::Draw;
@@ -165,6 +165,32 @@ fn any_batch_of_settings_gives_the_same_bits_again() {
             once == resumed,
             "seed {seed}, stopped at {step}: {config:?}"
         );
+    }
+}
+
+/// Which operands are copied into textures depends on the processor; no sum does.
+#[test]
+fn what_is_read_through_textures_changes_no_bit() {
+    let gpu_of = |texels| {
+        let options = OpenOptions {
+            name: std::env::var("GPUCNN_TEST_DEVICE").ok(),
+            profile: Some(ProfileKind::CpuLike),
+            texels: Some(texels),
+            ..OpenOptions::default()
+        };
+        Gpu::open(options).unwrap()
+    };
+    let gpus = [Texels::Never, Texels::Reused, Texels::Always].map(gpu_of);
+    for seed in [3, 4] {
+        // Enough images for textures to be worth it.
+        let batch_size = 9;
+        let config = Config {
+            batch_size,
+            ..config(&mut Draw::new(seed))
+        };
+        let [buffers, reused, textures] = gpus.each_ref().map(|gpu| run(&config, gpu, None));
+        assert!(buffers == reused, "seed {seed}: {config:?}");
+        assert!(buffers == textures, "seed {seed}: {config:?}");
     }
 }
 

@@ -51,6 +51,16 @@ PEERS = {
 }
 
 
+def processor():
+    """The processor's name where the system tells it, or its kind."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
 def cifar_files(folder):
     """Random CIFAR-10 files: 12,800 training and 256 test records."""
     rng = random.Random(0)
@@ -167,7 +177,7 @@ def main():
         "# gpucnn beside its peers", "",
         f"Written by `benches/peers/run.py` on {datetime.date.today()}; its head says how.", "",
         f"- Device: {device}",
-        f"- Host: {os.cpu_count()} cores, {platform.machine()}; load average before the run {load:.1f},"
+        f"- Host: {os.cpu_count()} cores, {processor()}; load average before the run {load:.1f},"
         " after it {:.1f}. Beyond the cores in use, that is other work.".format(os.getloadavg()[0]),
         f"- gpucnn {commit}, {args.precision}; {'; '.join(sorted(names)) or 'no peer'}",
         f"- Rounds: {args.rounds}, of at least {args.seconds:g} s for each peer",

@@ -3,7 +3,7 @@
 use super::ahead::Ahead;
 use super::half::Half;
 use super::pipeline::PipelineCache;
-use super::profile::{Profile, ProfileKind};
+use super::profile::{Profile, ProfileKind, Texels};
 use crate::error::{Error, Result};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -30,6 +30,9 @@ pub struct OpenOptions {
     /// Reads every operand through a texture, however small, where the device reads any
     /// so. For tests.
     pub stage_all: bool,
+    /// What a software adapter's kernels read through textures, where it should not follow
+    /// from the processor. The results are the same.
+    pub texels: Option<Texels>,
     /// The layout of tensors in half precision, where it should not follow from the
     /// adapter's features.
     pub half: Option<Half>,
@@ -137,6 +140,28 @@ fn matrix_size(adapter: &wgpu::Adapter) -> Option<u32> {
     usable.map(|p| p.m_size).max()
 }
 
+fn texels_of(kind: ProfileKind, limits: &wgpu::Limits, asked: Option<Texels>) -> Texels {
+    // As many textures as a kernel may bind buffers.
+    let enough = limits.max_storage_textures_per_shader_stage
+        >= wgpu::Limits::default().max_storage_buffers_per_shader_stage;
+    if kind == ProfileKind::Gpu || !enough {
+        return Texels::Never;
+    }
+    asked.unwrap_or(match has_masked_moves() {
+        true => Texels::Reused,
+        false => Texels::Always,
+    })
+}
+
+/// Whether the processor, on which a software adapter computes, puts a word into one lane of
+/// a vector without a round trip through memory: it has AVX-512.
+fn has_masked_moves() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512vl");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
 fn profile_of(adapter: &wgpu::Adapter, options: &OpenOptions) -> Profile {
     let (info, limits) = (adapter.get_info(), adapter.limits());
     let features = adapter.features() & WANTED;
@@ -152,10 +177,7 @@ fn profile_of(adapter: &wgpu::Adapter, options: &OpenOptions) -> Profile {
         && features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
     Profile {
         kind,
-        // As many textures as a kernel may bind buffers.
-        texels: kind == ProfileKind::CpuLike
-            && limits.max_storage_textures_per_shader_stage
-                >= wgpu::Limits::default().max_storage_buffers_per_shader_stage,
+        texels: texels_of(kind, &limits, options.texels),
         subgroup_size: has_subgroups.then_some(info.subgroup_min_size),
         workgroup_memory: limits.max_compute_workgroup_storage_size,
         workgroup_invocations: limits.max_compute_invocations_per_workgroup,

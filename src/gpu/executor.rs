@@ -3,6 +3,7 @@
 use super::device::Gpu;
 use super::kernel::{Arg, Dispatch, Kernel, ShaderFile};
 use super::pipeline::{Access, Binding, Pipeline, match_bindings};
+use super::profile::Texels;
 use super::range::{Range, padded};
 use super::sequence::{Piece, Touched};
 use super::staging::{Copy, Staging, in_rows};
@@ -114,7 +115,7 @@ impl Gpu {
             | wgpu::BufferUsages::COPY_SRC
             | wgpu::BufferUsages::COPY_DST;
         let mut size = padded(bytes);
-        if self.profile.texels {
+        if self.profile.texels != Texels::Never {
             size = in_rows(size).min(most);
             usage |= wgpu::BufferUsages::UNIFORM;
         }

@@ -127,6 +127,7 @@ pub struct Kernel {
     aliases: Vec<(&'static str, &'static str)>,
     hooks: Vec<(&'static str, ShaderFile, &'static str)>,
     sparse: Vec<&'static str>,
+    reused: Vec<(&'static str, usize)>,
     once: Vec<&'static str>,
 }
 
@@ -140,6 +141,7 @@ impl Kernel {
             aliases: Vec::new(),
             hooks: Vec::new(),
             sparse: Vec::new(),
+            reused: Vec::new(),
             once: Vec::new(),
         }
     }
@@ -186,6 +188,19 @@ impl Kernel {
             true => self,
             false => self.sparse(name),
         }
+    }
+
+    /// Says that so many invocations, not one, read each vector of the binding `name`.
+    #[must_use]
+    pub fn reused(mut self, name: &'static str, times: usize) -> Self {
+        self.reused.push((name, times));
+        self
+    }
+
+    /// How many invocations read each vector of a binding.
+    pub(super) fn uses_of_each(&self, name: &str) -> u64 {
+        let told = self.reused.iter().find(|(reused, _)| *reused == name);
+        told.map_or(1, |(_, times)| *times as u64)
     }
 
     /// Says that each element of the writable binding `name` is read by the invocation

@@ -16,4 +16,4 @@ pub mod staging;
 pub mod texels;
 
 pub use device::{AdapterSummary, Gpu, NO_ADAPTER, OpenOptions, adapters};
-pub use profile::{Profile, ProfileKind};
+pub use profile::{Profile, ProfileKind, Texels};

@@ -2,6 +2,7 @@
 
 use super::device::Gpu;
 use super::kernel::{Arg, Dispatch};
+use super::profile::Texels;
 use super::range::Range;
 use super::texels::{self, Texel};
 use crate::error::{Error, Result};
@@ -171,13 +172,15 @@ impl Gpu {
             bound.map(|(_, arg)| dispatch.part_of(name, resolve(*arg)))
         };
         let readings = |name: &str| {
-            let of = |range: Range| texels::readings(self, range.bytes, dispatch.workgroups);
+            let of = |range: Range| texels::readings(self, dispatch, name, range.bytes);
             range(name).map(of).unwrap_or_default()
         };
         let halved = |name: &str| range(name).is_some_and(|range| range.half);
         let mut source = match self.profile.texels {
-            true => dispatch.kernel.wgsl_with_texels(&readings, &halved)?,
-            false => dispatch.kernel.wgsl()?,
+            Texels::Never => dispatch.kernel.wgsl()?,
+            Texels::Reused | Texels::Always => {
+                dispatch.kernel.wgsl_with_texels(&readings, &halved)?
+            }
         };
         let names = dispatch.bindings.iter().map(|(name, _)| *name);
         // Those that have become textures are read as halves already.

@@ -23,6 +23,18 @@ impl fmt::Display for ProfileKind {
     }
 }
 
+/// What kernels read through textures instead of buffers ([`texels`](super::texels)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Texels {
+    /// Nothing.
+    Never,
+    /// What they read element by element, and vectors that several invocations read. One that
+    /// a single invocation reads is loaded sooner than copied.
+    Reused,
+    /// Everything.
+    Always,
+}
+
 /// The device as a kernel's launch sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
@@ -31,10 +43,8 @@ pub struct Profile {
     /// Lanes in a subgroup, where the adapter has subgroup operations in compute
     /// shaders and states one size; `None` otherwise.
     pub subgroup_size: Option<u32>,
-    /// Whether what kernels only read is better read through textures ([`texels`]).
-    ///
-    /// [`texels`]: crate::gpu::texels
-    pub texels: bool,
+    /// What of what kernels only read they read through textures.
+    pub texels: Texels,
     /// Bytes of workgroup memory a workgroup may use.
     pub workgroup_memory: u32,
     /// Most invocations in a workgroup.
@@ -56,7 +66,7 @@ impl Profile {
         Self {
             kind,
             subgroup_size: None,
-            texels: false,
+            texels: Texels::Never,
             workgroup_memory: 16 << 10,
             workgroup_invocations: 256,
             max_binding: 128 << 20,

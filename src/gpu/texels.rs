@@ -5,16 +5,24 @@
 //! gathered without one, at a twentieth of the cost. So on such an adapter what a kernel
 //! only reads is copied into a texture before (`gpu/staging.rs`), and the kernel's text is
 //! changed by name, as for a hook ([`rewrite`]): the binding becomes a texture, `x[i]` a
-//! call that loads texel `i`. A uniform buffer is read as fast element by element, half as
-//! fast by vec4, and needs no copy, but is small. The bits are the same.
+//! call that loads texel `i`. With AVX-512 a texel is only half as dear, so a vector that one
+//! invocation reads stays where it is. A uniform buffer is read as fast element by element,
+//! half as fast by vec4, and needs no copy, but is small. The bits are the same.
 
 use super::device::Gpu;
+use super::kernel::Dispatch;
+use super::profile::Texels;
 use super::range::padded;
 
 /// Copying an operand costs more than reading it where it has fewer bytes than this and
 /// fewer workgroups read it than that.
 const LEAST_BYTES: u64 = 4096;
 const LEAST_WORKGROUPS: u64 = 64;
+
+/// With [`Texels::Reused`] copying vectors costs more than reading them where fewer
+/// invocations read each, or all invocations fewer bytes.
+const LEAST_USES: u64 = 2;
+const LEAST_USED_BYTES: u64 = 256 << 10;
 
 /// Bytes that a uniform binding may have on every device.
 pub(super) const UNIFORM_BYTES: u64 = 64 << 10;
@@ -117,10 +125,22 @@ impl Texel {
 /// How an operand can be read, by its size and by how many workgroups read it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Readings {
-    /// Whether it fits a texture and is worth the copy.
+    /// Whether it fits a texture and is worth the copy, read element by element.
     pub texture: bool,
+    /// The same where it is read by vectors.
+    pub vectors: bool,
     /// The vec4s of the uniform it can be, if it fits one.
     pub uniform: Option<u64>,
+}
+
+impl Readings {
+    /// Whether a texture is worth its copy where elements are of a WGSL type.
+    fn texture_of(self, ty: &str) -> bool {
+        match ty.starts_with("vec") {
+            true => self.vectors,
+            false => self.texture,
+        }
+    }
 }
 
 /// How a binding is read that is not read as a storage buffer.
@@ -134,7 +154,11 @@ enum Form {
 impl Form {
     /// That of a type that is only read.
     fn of(ty: &str, readings: Readings) -> Option<Self> {
-        let texels = || Texel::of(ty).filter(|_| readings.texture).map(Self::Texels);
+        let texels = || {
+            Texel::of(ty)
+                .filter(|_| readings.texture_of(ty))
+                .map(Self::Texels)
+        };
         let uniform = |scalar| readings.uniform.map(|quads| Self::Uniform(scalar, quads));
         match ty {
             "f32" => uniform("f32").or_else(texels),
@@ -229,10 +253,11 @@ fn form_of(
         // A dispatch cannot bind what it writes as a uniform as well.
         readings.uniform = None;
         readings.texture &= befores.contains(&name);
+        readings.vectors &= befores.contains(&name);
     }
     match halved(name) {
         true => Texel::of_halves(ty)
-            .filter(|_| readings.texture)
+            .filter(|_| readings.texture_of(ty))
             .map(Form::Texels),
         false => Form::of(ty, readings),
     }
@@ -361,16 +386,21 @@ fn closing(text: &str) -> Option<usize> {
     None
 }
 
-/// How a range can be read by so many workgroups.
-pub(crate) fn readings(gpu: &Gpu, bytes: u64, workgroups: [u32; 3]) -> Readings {
+/// How an operand of so many bytes can be read by a dispatch, to which it is bound as `name`.
+pub(crate) fn readings(gpu: &Gpu, dispatch: &Dispatch, name: &str, bytes: u64) -> Readings {
     let rows = bytes.div_ceil(u64::from(ROW_BYTES));
     let most = gpu.device.limits().max_texture_dimension_2d;
-    let workgroups: u64 = workgroups.map(u64::from).iter().product();
+    let workgroups: u64 = dispatch.workgroups.map(u64::from).iter().product();
     let all = gpu.options.stage_all;
     let is_read_much = all || bytes >= LEAST_BYTES || workgroups >= LEAST_WORKGROUPS;
+    let texture = is_read_much && rows <= u64::from(most);
     let bytes = padded(bytes);
+    let uses = dispatch.kernel.uses_of_each(name);
+    let is_reused = uses >= LEAST_USES && uses * bytes >= LEAST_USED_BYTES;
+    let repays = all || is_reused || gpu.profile.texels == Texels::Always;
     Readings {
-        texture: is_read_much && rows <= u64::from(most),
+        texture,
+        vectors: texture && repays,
         uniform: (!all && bytes <= UNIFORM_BYTES).then_some(bytes / 16),
     }
 }
@@ -381,6 +411,7 @@ mod tests {
 
     const TEXELS: Readings = Readings {
         texture: true,
+        vectors: true,
         uniform: None,
     };
     const SHADER: &str = "\
@@ -403,7 +434,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>) {
     fn loads_become_texels_and_stores_stay() {
         let readings = |name: &str| Readings {
             texture: name != "order",
-            uniform: None,
+            ..TEXELS
         };
         let text = rewrite(SHADER, &["p"], &readings, &|_| false);
         naga::front::wgsl::parse_str(&text).unwrap();
@@ -453,6 +484,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>) {
         // A vec4 where it is not worth a copy.
         let small = Readings {
             texture: false,
+            vectors: false,
             ..either
         };
         let text = rewrite(SHADER, &[], &|_| small, &|_| false);

@@ -5,13 +5,13 @@ use super::memory::Home;
 use super::reference::check_write;
 use super::{Graph, MemoryPlan, Node, Place};
 use crate::error::{Error, Result};
-use crate::gpu::Gpu;
 use crate::gpu::executor::{Command, Gate};
 use crate::gpu::kernel::{Arg, Launch};
 use crate::gpu::range::Range;
 use crate::gpu::sequence::{Piece, Sequence};
 use crate::gpu::staging::{Staging, TexturePlan};
 use crate::gpu::texels;
+use crate::gpu::{Gpu, Texels};
 use crate::ops::{LaunchContext, Step, Value};
 use crate::tensor::TensorType;
 use std::collections::HashMap;
@@ -72,7 +72,7 @@ impl Planned {
 
     /// Bytes of the textures that the dispatches read in the stead of buffers.
     pub(super) fn textures(&self, gpu: &Gpu, graph: &Graph) -> Result<u64> {
-        if !gpu.profile.texels {
+        if gpu.profile.texels == Texels::Never {
             return Ok(0);
         }
         let piece = |place: &Place| Piece::new(place.home.clone(), place.offset, place.bytes);
@@ -88,7 +88,7 @@ impl Planned {
                 };
                 let readings = |name: &str| {
                     let of = |(place, _): (Place, bool)| {
-                        texels::readings(gpu, place.bytes, dispatch.workgroups)
+                        texels::readings(gpu, dispatch, name, place.bytes)
                     };
                     bound(name).map(of).unwrap_or_default()
                 };

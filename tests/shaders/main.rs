@@ -190,11 +190,13 @@ fn check_launch(
 
 const TEXTURES: Readings = Readings {
     texture: true,
+    vectors: true,
     uniform: None,
 };
 /// As large as any.
 const UNIFORMS: Readings = Readings {
     texture: false,
+    vectors: false,
     uniform: Some(4096),
 };
 

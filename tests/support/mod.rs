@@ -46,6 +46,7 @@ fn opened(
         patience: None,
         // Kernels must not care how they read: those with checks read buffers.
         stage_all: !runtime_checks,
+        texels: None,
         half,
         max_binding,
     };

@@ -196,7 +196,10 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     let w = Arg::Input(plan.source.operand());
     let pack_bindings = vec![("w", w), ("packed", Arg::Scratch(0))];
 
-    let kernel = tiling.specialise(Kernel::new(PATCH));
+    let places = geometry.images * tiling.patch.count(geometry.output);
+    let kernel = tiling
+        .specialise(Kernel::new(PATCH))
+        .reused("packed", places);
     let kernel = plan.finish(plan.source.specialise(kernel), tiling.quads(plan));
     let kernel = plan
         .geometry
@@ -213,7 +216,6 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     let mut bindings = plan.source.bindings();
     bindings.push(("packed", Arg::Scratch(0)));
     bindings.extend(plan.results());
-    let places = geometry.images * tiling.patch.count(geometry.output);
     let mut patch = Dispatch::linear(kernel, bindings, places);
     patch.workgroups[2] = u32::try_from(geometry.groups * span.blocks(geometry.o, lanes)).ok()?;
     Some(Launch {

@@ -11,6 +11,8 @@ use matrix::Units;
 const TILED: ShaderFile = shader!("gemm/tiled.wgsl");
 const REDUCE: ShaderFile = shader!("gemm/reduce.wgsl");
 const REDUCE_WORKGROUP: usize = 64;
+/// Elements of a sum below which the parts of quads keep too few invocations busy.
+const LEAST_IN_QUADS: usize = 4096;
 
 /// Workgroups below which a GPU is thought idle enough that splitting K pays.
 const BUSY_WORKGROUPS: usize = 256;
@@ -37,31 +39,50 @@ pub struct Extents {
 /// Most bytes that the parts of a convolution's weight gradient should take.
 pub const MOST_PART_BYTES: usize = 32 << 20;
 
-/// The launch of sums that are computed in `parts` and added up in order. `results` are the
-/// elements of each sum and where it ends up; `dispatch` computes the parts into the
-/// bindings it is given.
+/// The launch of a sum, or of two, that are computed in `parts` and added up in order.
+/// `results` are the elements of each and where it ends up; `dispatch` computes the parts into
+/// the bindings it is given.
 pub fn in_parts<const N: usize>(
     parts: usize,
     results: [(usize, Arg); N],
     dispatch: impl FnOnce([Arg; N]) -> Dispatch,
 ) -> Launch {
+    const { assert!(N == 1 || N == 2) };
     if parts == 1 {
         return dispatch(results.map(|r| r.1)).into();
     }
     let mut launch = Launch::default();
     let scratch = results.map(|(length, _)| launch.reserve((parts * length * 4) as u64));
     launch.dispatches.push(dispatch(scratch));
-    for ((length, result), scratch) in results.into_iter().zip(scratch) {
-        let reduce = Kernel::new(REDUCE)
-            .set("LENGTH", length)
-            .set("SPLITS", parts)
-            .set("WORKGROUP", REDUCE_WORKGROUP);
-        launch.dispatches.push(Dispatch::linear(
-            reduce,
-            vec![("parts", scratch), ("y", result)],
-            length.div_ceil(REDUCE_WORKGROUP),
-        ));
-    }
+    let divides = results.iter().all(|(length, _)| length.is_multiple_of(4));
+    let (values, each) = match divides && results[0].0 >= LEAST_IN_QUADS {
+        true => ("vec4<f32>", 4),
+        false => ("f32", 1),
+    };
+    let lengths = results.map(|(length, _)| length / each);
+    // Without a second sum its bindings are there and not touched.
+    let last = N - 1;
+    let more = match N {
+        2 => results[last].1,
+        _ => launch.reserve(16),
+    };
+    let reduce = Kernel::new(REDUCE)
+        .alias("Values", values)
+        .set("LENGTH", lengths[0])
+        .set("MORE", if N == 2 { lengths[last] } else { 0 })
+        .set("SPLITS", parts)
+        .set("WORKGROUP", REDUCE_WORKGROUP)
+        .sparse_unless(N == 2, "parts_of_more");
+    let bindings = vec![
+        ("parts", scratch[0]),
+        ("y", results[0].1),
+        ("parts_of_more", scratch[last]),
+        ("more", more),
+    ];
+    let groups = lengths.map(|length| length.div_ceil(REDUCE_WORKGROUP));
+    launch
+        .dispatches
+        .push(Dispatch::linear(reduce, bindings, groups.iter().sum()));
     launch
 }
 

@@ -140,6 +140,7 @@ impl Op for Conv2dInt8 {
         let tasks = n * o.div_ceil(4) * oh * ow.div_ceil(PIXELS);
         let [kh, kw] = self.window.kernel;
         let kernel = Kernel::new(CONV2D)
+            .reused("w", n * oh * ow.div_ceil(PIXELS))
             .hook("activate", FUNCTIONS, self.activation.shader_name())
             .set("BIAS", self.bias)
             .set("ALPHA", self.activation.alpha())

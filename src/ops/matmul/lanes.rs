@@ -62,8 +62,14 @@ fn tile(profile: &Profile, extents: &Extents) -> [usize; 3] {
 
 /// Tiles of one product.
 pub(in crate::ops) fn tiles(profile: &Profile, extents: &Extents) -> usize {
+    blocks(profile, extents).iter().product()
+}
+
+/// How many tiles the rows and the columns of one product take.
+fn blocks(profile: &Profile, extents: &Extents) -> [usize; 2] {
     let [rows, columns, _] = tile(profile, extents);
-    extents.m.div_ceil(rows) * extents.n.div_ceil(4 * lanes::lanes(profile) * columns)
+    let width = 4 * lanes::lanes(profile) * columns;
+    [extents.m.div_ceil(rows), extents.n.div_ceil(width)]
 }
 
 /// Products that one dispatch computes.
@@ -104,10 +110,13 @@ impl<'a> Products<'a> {
             if op.transpose_b { k } else { n },
         ];
         let quads = [row_a, row_b].map(|row| row.is_multiple_of(4));
+        let [blocks_of_rows, blocks_of_columns] = blocks(profile, self.extents);
         // Each operand is read one way, and a bias hardly.
         let kernel = Kernel::new(LANES)
             .sparse(if quads[0] { "a" } else { "a4" })
             .sparse(if quads[1] { "b" } else { "b4" })
+            .reused("a4", blocks_of_columns)
+            .reused("b4", blocks_of_rows)
             .sparse("bias");
         let kernel = lanes::specialise(kernel, profile);
         let kernel = match n.is_multiple_of(4) {
