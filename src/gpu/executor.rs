@@ -102,8 +102,8 @@ impl Command {
 }
 
 impl Gpu {
-    /// A new storage buffer of at least `bytes`, padded to whole vec4, or to whole rows where
-    /// it may be copied into a texture or be read as a uniform, and zeroed.
+    /// A new storage buffer of at least `bytes`, zeroed, padded to whole vec4. Where kernels
+    /// read textures it is padded to whole rows of one and may be read as a uniform.
     ///
     /// # Errors
     /// [`Error::Limit`] beyond the device's largest buffer, [`Error::Fault`] when
