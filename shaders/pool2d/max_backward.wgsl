@@ -5,7 +5,7 @@
 //
 //   dy, saved, argmax   [p, HO, WO] f32, f32 and u32; `saved` is what the slope of an
 //                       activation behind the pool is computed from (without one the
-//                       launch binds dy and nothing is read)
+//                       launch binds dy and nothing is read); argmax may name no element
 //   dx                  [p, H, W] f32, written as vec4
 //
 // At most COVER_H by COVER_W windows reach an element: those that end at or after it

@@ -6,7 +6,8 @@
 //
 //   dy, saved, argmax   [p, HO, WO] f32, f32 and u32, read as vec4; `saved` is what the
 //                       slope of an activation behind the pool is computed from
-//                       (without one the launch binds dy and nothing is read)
+//                       (without one the launch binds dy and nothing is read); argmax may
+//                       name no element
 //   dx                  [p, H, W] f32
 //
 //       ow = 0   ow = 1

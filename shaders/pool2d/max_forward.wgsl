@@ -1,7 +1,7 @@
 // Max pooling, forward, any window:
 //
-//   y[p, oh, ow]      = max over the taps (r, s) that fall on the image of x[p, h, w]
-//   argmax[p, oh, ow] = h * W + w of the first winner in row-major order
+//   y[p, oh, ow]      = activate(max over the taps (r, s) that fall on the image of x[p, h, w], ALPHA)
+//   argmax[p, oh, ow] = h * W + w of the first winner in row-major order, or NO_WINNER
 //   h = oh * STRIDE_H + r * DILATION_H - PAD_TOP,  w likewise; p counts the N * C planes
 //
 //   x           [p, H, W] f32
@@ -27,7 +27,10 @@ const PAD_TOP: u32 = 0u;
 const PAD_LEFT: u32 = 0u;
 const CLIPPED: bool = true;      // whether any tap of any window misses the image
 
-const NONE: u32 = 0xffffffffu;   // no winner yet
+const ALPHA: f32 = 0.0;          // the activation's parameter
+const SETTLED: bool = false;     // what the activation, a ReLU, stops has no winner
+
+const NO_WINNER: u32 = 0xffffffffu;
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
@@ -35,13 +38,15 @@ const NONE: u32 = 0xffffffffu;   // no winner yet
 
 struct Winner { value: f32, at: u32 }
 
+fn activate(v: f32, alpha: f32) -> f32 { return v; }
+
 fn pool(output: u32) -> Winner {
     // Past the end the last output is computed again, into the padding.
     let o = min(output, OUTPUTS - 1u);
     let plane = o / (HO * WO);
     let oh = o / WO % HO;
     let ow = o % WO;
-    var best = Winner(0.0, NONE);
+    var best = Winner(0.0, NO_WINNER);
     for (var r = 0u; r < KERNEL_H; r++) {
         // Rows above the image wrap to huge numbers and fail the same test.
         let h = oh * STRIDE_H + r * DILATION_H - PAD_TOP;
@@ -49,7 +54,7 @@ fn pool(output: u32) -> Winner {
             let w = ow * STRIDE_W + s * DILATION_W - PAD_LEFT;
             if !CLIPPED || (h < H && w < W) {
                 let value = x[plane * (H * W) + h * W + w];
-                if best.at == NONE || value > best.value {
+                if best.at == NO_WINNER || value > best.value {
                     best = Winner(value, h * W + w);
                 }
             }
@@ -68,6 +73,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let b = pool(i * 4u + 1u);
     let c = pool(i * 4u + 2u);
     let d = pool(i * 4u + 3u);
-    y[i] = vec4<f32>(a.value, b.value, c.value, d.value);
-    argmax[i] = vec4<u32>(a.at, b.at, c.at, d.at);
+    let values = vec4<f32>(activate(a.value, ALPHA), activate(b.value, ALPHA), activate(c.value, ALPHA), activate(d.value, ALPHA));
+    let winners = vec4<u32>(a.at, b.at, c.at, d.at);
+    y[i] = values;
+    if SETTLED {
+        argmax[i] = select(vec4<u32>(NO_WINNER), winners, values > vec4<f32>(0.0));
+    } else {
+        argmax[i] = winners;
+    }
 }

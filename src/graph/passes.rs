@@ -4,7 +4,7 @@ use super::{Graph, Node, Origin};
 use crate::error::{Error, Result};
 use crate::gpu::profile::Profile;
 use crate::ops::activation::{Activation, Function};
-use crate::ops::{LaunchContext, Op, Value};
+use crate::ops::{LaunchContext, Op, Settled, Value};
 use crate::tensor::DType;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -164,13 +164,44 @@ impl Graph {
     }
 
     /// Merges pairs of nodes that an op can do in one (see [`Op::fuse_epilogue`] and
-    /// [`Op::fuse_prologue`]) until none is left.
+    /// [`Op::fuse_prologue`]) until none is left, and lets ops do with fewer inputs where
+    /// they can ([`Op::settle`]).
     #[must_use]
     pub fn fused(mut self) -> Self {
         while let Some(fusion) = self.find_fusion() {
             self.fuse(fusion);
+            // At once, as a reader may soon be part of another op.
+            for maker in 0..self.nodes.len() {
+                self.settle(maker);
+            }
         }
         self
+    }
+
+    /// Has an op say by its output 1 what that one's readers look up in output 0, where all of
+    /// them can do without.
+    fn settle(&mut self, maker: usize) {
+        let node = &self.nodes[maker];
+        let [result, told] = node.outputs[..] else {
+            return;
+        };
+        if self.value(told).store.is_some() {
+            return;
+        }
+        let reads = |n: &Node| n.inputs.contains(&told);
+        let readers = (0..self.nodes.len()).filter(|i| reads(&self.nodes[*i]));
+        let settled = readers.map(|i| {
+            let reader = &self.nodes[i];
+            let settled = node.op.settle(&*reader.op)?;
+            (reader.inputs[settled.dropped] == result).then_some((i, settled))
+        });
+        let settled: Option<Vec<(usize, Settled)>> = settled.collect();
+        for (reader, settled) in settled.into_iter().flatten() {
+            self.nodes[maker].op = Arc::from(settled.op);
+            let reader = &mut self.nodes[reader];
+            reader.op = Arc::from(settled.reader);
+            reader.inputs.remove(settled.dropped);
+        }
     }
 
     /// Has ops look through what others read as well, where that is better on this device

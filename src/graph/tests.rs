@@ -199,7 +199,7 @@ fn an_activation_moves_behind_a_pool_and_all_three_become_one_node() {
         stride: [2, 2],
         ..Window::new([2, 2])
     };
-    let y = graph.add1(Box::new(MaxPool2d { window }), &[y]).unwrap();
+    let y = graph.add1(Box::new(MaxPool2d::new(window)), &[y]).unwrap();
     let out = graph.state("y", graph.ty(y).clone());
     graph.store(y, out).unwrap();
     graph.shrink_first().unwrap();
@@ -210,9 +210,9 @@ fn an_activation_moves_behind_a_pool_and_all_three_become_one_node() {
     assert_eq!(graph.optimized().nodes().len(), 1);
 }
 
-/// The gradients by x and w of the sum of the squares of a max-pooled convolution, and the names
-/// of the ops that compute them, as a device of this profile runs them if there is one.
-fn pooled_gradients(profile: Option<&Profile>) -> (Vec<Array>, Vec<&'static str>) {
+/// The gradients by x and w of a function of a max-pooled convolution's ReLU, computed by
+/// their graph as it is prepared, and the names of the ops that compute them.
+fn pooled_gradients(prepare: impl FnOnce(Graph) -> Graph) -> (Vec<Array>, Vec<&'static str>) {
     let mut graph = Graph::new();
     let types = [[2, 2, 6, 6], [3, 2, 3, 3]].map(TensorType::f32);
     let x = graph.state("x", types[0].clone());
@@ -223,10 +223,12 @@ fn pooled_gradients(profile: Option<&Profile>) -> (Vec<Array>, Vec<&'static str>
     };
     let mut add = |op: Box<dyn Op>, inputs: &[Value]| graph.add1(op, inputs).unwrap();
     let y = add(Box::new(Conv2d::new(Window::new([3, 3]), 1)), &[x, w]);
-    let y = add(Box::new(MaxPool2d { window }), &[y]);
-    let square = add(Box::new(Binary(BinaryOp::Mul)), &[y, y]);
+    let y = add(Box::new(MaxPool2d::new(window)), &[y]);
+    let y = add(Box::new(RELU), &[y]);
+    // Which does not vanish where the ReLU's result does.
+    let y = add(Box::new(Activation(Function::Softplus)), &[y]);
     let shape = Shape::default();
-    let loss = add(Box::new(SumTo { shape }), &[square]);
+    let loss = add(Box::new(SumTo { shape }), &[y]);
     let gradients = graph.gradients(loss, &[x, w]).unwrap();
     let mut cpu = CpuBackend::new();
     for ((name, ty), gradient) in ["x", "w"].into_iter().zip(&types).zip(gradients) {
@@ -239,10 +241,7 @@ fn pooled_gradients(profile: Option<&Profile>) -> (Vec<Array>, Vec<&'static str>
         graph.store(gradient.unwrap(), state).unwrap();
         cpu.create(&target, ty).unwrap();
     }
-    graph = graph.optimized();
-    if let Some(profile) = profile {
-        graph = graph.adapted(profile).unwrap();
-    }
+    graph = prepare(graph);
     let names = graph.nodes().iter().map(|n| n.op.name());
     let names = names.filter(|name| name.ends_with("_grad")).collect();
     let program = cpu.compile(graph).unwrap();
@@ -253,18 +252,53 @@ fn pooled_gradients(profile: Option<&Profile>) -> (Vec<Array>, Vec<&'static str>
 
 #[test]
 fn both_gradients_look_through_a_pool_where_the_device_gains_by_it() {
+    const LOSS: &str = "activation_grad";
+    const POOL: &str = "max_pool2d_grad";
     const BOTH: [&str; 2] = ["conv2d_input_grad", "conv2d_weight_grad"];
-    let (expected, plain) = pooled_gradients(None);
-    let names = |kind| pooled_gradients(Some(&Profile::minimal(kind)));
-    let (found, through) = names(ProfileKind::CpuLike);
-    let (_, on_gpu) = names(ProfileKind::Gpu);
-    assert_eq!(through, BOTH);
+    let (expected, plain) = pooled_gradients(Graph::optimized);
+    let adapted = |kind| {
+        let profile = Profile::minimal(kind);
+        pooled_gradients(|graph| graph.optimized().adapted(&profile).unwrap())
+    };
+    let (found, through) = adapted(ProfileKind::CpuLike);
+    let (_, on_gpu) = adapted(ProfileKind::Gpu);
+    assert_eq!(through, [&[LOSS][..], &BOTH].concat());
     for pooled in [plain, on_gpu] {
-        assert_eq!(pooled, [&["max_pool2d_grad"][..], &BOTH].concat());
+        assert_eq!(pooled, [&[LOSS, POOL][..], &BOTH].concat());
     }
     for (found, expected) in found.iter().zip(&expected) {
         assert_eq!(found.f(), expected.f());
     }
+}
+
+#[test]
+fn a_pool_says_what_its_relu_stops_so_that_nobody_looks_it_up() {
+    let inputs = |graph: &Graph| {
+        let pool = |n: &&Node| n.op.name() == "max_pool2d_grad";
+        let inputs = graph.nodes().iter().find(pool).map(|n| n.inputs.len());
+        inputs.expect("there is a pool")
+    };
+    let (expected, _) = pooled_gradients(|graph| graph);
+    let (found, _) = pooled_gradients(|graph| {
+        let graph = graph.optimized();
+        assert_eq!(inputs(&graph), 2, "dy and argmax");
+        graph
+    });
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!(found.f(), expected.f());
+    }
+    // Who reads the winners otherwise is to find them all.
+    pooled_gradients(|unstored| {
+        let mut graph = unstored.clone();
+        let named = |n: &Node| n.op.name() == "max_pool2d";
+        let pool = graph.nodes().iter().find(|n| named(n)).unwrap();
+        let argmax = pool.outputs[1];
+        let state = graph.state("argmax", graph.ty(argmax).clone());
+        graph.store(argmax, state).unwrap();
+        let stored = graph.optimized();
+        assert_eq!(inputs(&stored), 3, "dy, the ReLU's result and argmax");
+        unstored
+    });
 }
 
 #[test]

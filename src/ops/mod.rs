@@ -264,6 +264,12 @@ pub trait Op: Any + Debug + Send + Sync {
         None
     }
 
+    /// This op saying by its output 1 what `reader`, which reads that, looks up in its output 0.
+    fn settle(&self, reader: &dyn Op) -> Option<Settled> {
+        let _ = reader;
+        None
+    }
+
     /// Whether this op, with another fused in as its prologue, is better off so on the given
     /// device even where that one stays, as others read it too.
     fn looks_through(&self, context: &LaunchContext<'_>) -> bool {
@@ -277,6 +283,17 @@ impl dyn Op {
     pub fn downcast<T: Op>(&self) -> Option<&T> {
         (self as &dyn Any).downcast_ref()
     }
+}
+
+/// An op and a reader of its that does with an input less ([`Op::settle`]).
+#[derive(Debug)]
+pub struct Settled {
+    /// The op.
+    pub op: Box<dyn Op>,
+    /// The reader, without an input.
+    pub reader: Box<dyn Op>,
+    /// Which input of the reader that was: output 0 of the op.
+    pub dropped: usize,
 }
 
 /// An op's entry in the [`registry`].

@@ -47,7 +47,7 @@ impl Lower for MaxPool2d {
     fn lower(&self, lowering: &mut Lowering<'_>, inputs: &[Value]) -> Result<Value> {
         let x = single(lowering, inputs)?;
         let window = window(lowering, x, self.size, self.stride, self.padding)?;
-        lowering.op(pool2d::MaxPool2d { window }, &[x])
+        lowering.op(pool2d::MaxPool2d::new(window), &[x])
     }
 }
 
@@ -139,7 +139,7 @@ impl Lower for GlobalMaxPool {
         lowering.channels(x)?;
         let shape = lowering.shape(x);
         let window = Window::new([shape[2], shape[3]]);
-        let y = lowering.op(pool2d::MaxPool2d { window }, &[x])?;
+        let y = lowering.op(pool2d::MaxPool2d::new(window), &[x])?;
         let flat = crate::ops::reshape::Reshape::flatten(&lowering.shape(y));
         lowering.op(flat, &[y])
     }

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::gpu::kernel::{Arg, Launch, ShaderFile};
 use crate::gpu::profile::{Profile, ProfileKind};
 use crate::ops::LaunchContext;
-use crate::ops::activation::{Activation, FUNCTIONS, Function};
+use crate::ops::activation::FUNCTIONS;
 use crate::ops::bias::BiasGrad;
 use crate::ops::gemm::{Engine, Extents, Operands};
 use crate::shader;
@@ -50,18 +50,10 @@ pub(super) fn forward(
     };
     // One after the other, as the op is defined: an activation applied before the pool
     // could round two outputs to the same number and change the winner.
-    let linear = Conv2d {
-        pool: None,
-        activation: Function::Identity,
-        ..*op
-    };
+    let linear = Conv2d::new(op.window, op.groups).with_bias(op.bias);
     let y = geometry.y();
     let mut launch = Launch::default();
     let convolved = launch.reserve(y.bytes());
-    let pooled = match op.activation {
-        Function::Identity => Arg::Output(0),
-        _ => launch.reserve(context.outputs[0].bytes()),
-    };
     launch = launch.then(
         implicit_forward(&linear, geometry, context),
         |arg| match arg {
@@ -69,23 +61,11 @@ pub(super) fn forward(
             input => input,
         },
     );
-    launch = launch.then(
-        context.launch(&pool, &[y], context.outputs)?,
-        |arg| match arg {
-            Arg::Input(_) => convolved,
-            Arg::Output(0) => pooled,
-            argmax => argmax,
-        },
-    );
-    if op.activation != Function::Identity {
-        let ty = &context.outputs[..1];
-        let activation = context.launch(&Activation(op.activation), ty, ty)?;
-        launch = launch.then(activation, |arg| match arg {
-            Arg::Input(_) => pooled,
-            output => output,
-        });
-    }
-    Ok(launch)
+    let pooled = context.launch(&pool, &[y], context.outputs)?;
+    Ok(launch.then(pooled, |arg| match arg {
+        Arg::Input(_) => convolved,
+        output => output,
+    }))
 }
 
 /// A plan by the kernels that take one, if one of them pays; `inputs` are the op's inputs that

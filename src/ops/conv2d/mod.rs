@@ -17,7 +17,7 @@ use super::bias::BiasAdd;
 use super::pool2d::MaxPool2d;
 use super::{
     Array, Builder, Draw, Entry, Fill, LaunchContext, NodeView, Op, Pads, Reference, Sample,
-    Tolerance, Value, Window, expect_inputs, expect_type,
+    Settled, Tolerance, Value, Window, expect_inputs, expect_type,
 };
 use crate::error::{Error, Result};
 use crate::gpu::kernel::{Kernel, Launch};
@@ -57,6 +57,8 @@ pub struct Conv2d {
     pub pool: Option<Window>,
     /// Applied to the result, behind the pool; with one, it never decreases.
     pub activation: Function,
+    /// With a pool, that this is [settled](MaxPool2d::settled).
+    pub settled: bool,
 }
 
 /// All extents of a convolution; channels are those of one group.
@@ -213,6 +215,7 @@ impl Conv2d {
             bias: false,
             pool: None,
             activation: Function::Identity,
+            settled: false,
         }
     }
 
@@ -238,8 +241,13 @@ impl Conv2d {
         self.pool.is_none() && self.activation == Function::Identity
     }
 
+    /// What is done with the sums, if that is a pool.
     fn pool(&self) -> Option<MaxPool2d> {
-        self.pool.map(|window| MaxPool2d { window })
+        self.pool.map(|window| MaxPool2d {
+            window,
+            activation: self.activation,
+            settled: self.settled,
+        })
     }
 }
 
@@ -310,10 +318,11 @@ impl Op for Conv2d {
                 updates: &mut [],
                 step: io.step,
             }),
-            None => io.outputs[0].f_mut().copy_from_slice(&y),
-        }
-        for y in io.outputs[0].f_mut() {
-            *y = self.activation.value(*y);
+            None => {
+                for (result, sum) in io.outputs[0].f_mut().iter_mut().zip(y) {
+                    *result = self.activation.value(sum);
+                }
+            }
         }
     }
 
@@ -335,6 +344,8 @@ impl Op for Conv2d {
         {
             return Some(Box::new(Self {
                 pool: Some(pool.window),
+                activation: pool.activation,
+                settled: pool.settled,
                 ..*self
             }));
         }
@@ -350,6 +361,15 @@ impl Op for Conv2d {
             }
             _ => None,
         }
+    }
+
+    fn settle(&self, reader: &dyn Op) -> Option<Settled> {
+        let settled = self.pool()?.settle(reader)?;
+        let op = Box::new(Self {
+            settled: true,
+            ..*self
+        });
+        Some(Settled { op, ..settled })
     }
 }
 
@@ -432,8 +452,12 @@ fn sample(draw: &mut Draw) -> Sample {
     let linear = draw.coin();
     if !linear {
         op.activation = Function::draw(draw);
-        if op.activation.is_monotone() {
-            op.pool = Some(draw_pool(draw, geometry.output));
+        if draw.coin() {
+            let window = draw_pool(draw, geometry.output);
+            let pool = MaxPool2d::draw(draw, window);
+            op.pool = Some(window);
+            op.activation = pool.activation;
+            op.settled = pool.settled;
         }
     }
     let pool = op.pool.map_or([1, 1], |window| window.kernel);

@@ -31,6 +31,8 @@ pub(super) struct Plan {
     /// There is a bias, which is input 2.
     pub bias: bool,
     pub activation: Function,
+    /// What that stops has no winner.
+    pub settled: bool,
 }
 
 impl Plan {
@@ -53,6 +55,7 @@ impl Plan {
             pool,
             bias: op.bias,
             activation: op.activation,
+            settled: op.settled,
         })
     }
 
@@ -87,6 +90,7 @@ impl Plan {
             pool: None,
             bias: false,
             activation: Function::Identity,
+            settled: false,
         }
     }
 
@@ -159,6 +163,10 @@ impl Plan {
                 .alias("Values", "vec4<f32>")
                 .alias("Winners", "vec4<u32>"),
             false => kernel.hook("put", library, target),
+        };
+        let kernel = match self.pool {
+            Some(_) => kernel.set("SETTLED", self.settled),
+            None => kernel,
         };
         let kernel = kernel.sparse_unless(self.bias, "bias");
         let [pool_h, pool_w] = self.pool_window();

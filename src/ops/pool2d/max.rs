@@ -1,12 +1,12 @@
 //! Max pooling.
 
 use super::{Geometry, by_fours};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::kernel::{Arg, Kernel, Launch, ShaderFile};
 use crate::ops::activation::{Activation, ActivationGrad, FUNCTIONS, Function};
 use crate::ops::{
-    Builder, Draw, Entry, Fill, LaunchContext, NodeView, Op, Reference, Sample, Tolerance, Value,
-    Window, expect_inputs, expect_type,
+    Builder, Draw, Entry, Fill, LaunchContext, NodeView, Op, Reference, Sample, Settled, Tolerance,
+    Value, Window, expect_inputs, expect_type,
 };
 use crate::shader;
 use crate::tensor::TensorType;
@@ -26,7 +26,10 @@ pub(super) const GRAD_ENTRY: Entry = Entry {
     sample: sample_grad,
 };
 
-/// The largest element of each window.
+/// What `argmax` holds for a window without a winner.
+pub const NO_WINNER: u32 = u32::MAX;
+
+/// The largest element of each window, and an activation of it.
 ///
 /// `x` [N, C, H, W] gives `y` [N, C, Ho, Wo] and `argmax` (u32, the same shape): the
 /// offset `h * W + w` of the winner in its plane. Of equals the first in row-major
@@ -35,9 +38,38 @@ pub(super) const GRAD_ENTRY: Entry = Entry {
 pub struct MaxPool2d {
     /// The window.
     pub window: Window,
+    /// Applied to the largest element; it never decreases.
+    pub activation: Function,
+    /// A window whose result the activation, a ReLU, stops has [no winner](NO_WINNER): all that
+    /// a gradient needs to know of the result.
+    pub settled: bool,
 }
 
 impl MaxPool2d {
+    /// A pool without an activation.
+    pub fn new(window: Window) -> Self {
+        Self {
+            window,
+            activation: Function::Identity,
+            settled: false,
+        }
+    }
+
+    /// A pool of such windows with a random activation.
+    pub(crate) fn draw(draw: &mut Draw, window: Window) -> Self {
+        let activation = match draw.int(0, 2) {
+            0 => Function::Identity,
+            1 => Function::Relu,
+            _ => Function::draw(draw),
+        };
+        let fits = activation.is_monotone();
+        Self {
+            window,
+            activation: if fits { activation } else { Function::Identity },
+            settled: activation == Function::Relu && draw.coin(),
+        }
+    }
+
     /// Rows and columns of a window, where windows lie edge to edge in an image of
     /// `[rows, columns]`.
     pub(crate) fn tile(&self, image: [usize; 2]) -> Option<[usize; 2]> {
@@ -79,6 +111,12 @@ impl Op for MaxPool2d {
         let Some(dy) = upstream[0] else {
             return Ok(vec![None]);
         };
+        if self.activation != Function::Identity {
+            return Err(Error::shape(
+                self.name(),
+                "differentiate before fusing: a fused pool has no gradient rule",
+            ));
+        }
         let [_, _, h, w] = builder.ty(node.inputs[0]).shape.nchw(self.name())?;
         let grad = MaxPool2dGrad::new(self.window, [h, w]);
         let dx = builder.add1(Box::new(grad), &[dy, node.outputs[1]])?;
@@ -96,15 +134,21 @@ impl Op for MaxPool2d {
         let (y, argmax) = io.outputs.split_at_mut(1);
         let (y, argmax) = (y[0].f_mut(), argmax[0].u_mut());
         y.fill(f64::NEG_INFINITY);
-        argmax.fill(u32::MAX);
+        argmax.fill(NO_WINNER);
         geometry.for_each_tap(|plane, window, pixel| {
             let o = plane * geometry.window_area() + window;
             let value = x.f()[plane * geometry.image_area() + pixel];
-            if argmax[o] == u32::MAX || value > y[o] {
+            if argmax[o] == NO_WINNER || value > y[o] {
                 y[o] = value;
                 argmax[o] = pixel as u32;
             }
         });
+        for (y, winner) in y.iter_mut().zip(argmax) {
+            *y = self.activation.value(*y);
+            if self.settled && self.activation.slope(*y) == 0.0 {
+                *winner = NO_WINNER;
+            }
+        }
     }
 
     fn launch(&self, context: LaunchContext<'_>) -> Result<Launch> {
@@ -124,12 +168,44 @@ impl Op for MaxPool2d {
             ("y", Arg::Output(0)),
             ("argmax", Arg::Output(1)),
         ];
-        Ok(by_fours(kernel.set("OUTPUTS", outputs), bindings, outputs))
+        let kernel = kernel
+            .hook("activate", FUNCTIONS, self.activation.shader_name())
+            .set("ALPHA", self.activation.alpha())
+            .set("SETTLED", self.settled)
+            .set("OUTPUTS", outputs);
+        Ok(by_fours(kernel, bindings, outputs))
+    }
+
+    fn fuse_epilogue(&self, next: &dyn Op) -> Option<Box<dyn Op>> {
+        let Activation(function) = next.downcast()?;
+        let fits = self.activation == Function::Identity && function.is_monotone();
+        fits.then(|| {
+            Box::new(Self {
+                activation: *function,
+                ..*self
+            }) as Box<dyn Op>
+        })
+    }
+
+    fn settle(&self, reader: &dyn Op) -> Option<Settled> {
+        let grad = reader.downcast::<MaxPool2dGrad>()?;
+        let fits = self.activation == Function::Relu && grad.activation == Some(Function::Relu);
+        fits.then(|| Settled {
+            op: Box::new(Self {
+                settled: true,
+                ..*self
+            }),
+            reader: Box::new(MaxPool2dGrad {
+                activation: None,
+                ..*grad
+            }),
+            dropped: MaxPool2dGrad::SAVED,
+        })
     }
 }
 
 /// The gradient of [`MaxPool2d`]: each element of `dx` [N, C, H, W] sums the `dy`
-/// [N, C, Ho, Wo] of the windows whose `argmax` it is.
+/// [N, C, Ho, Wo] of the windows whose `argmax` it is; those of [`NO_WINNER`] go nowhere.
 ///
 /// Inputs are `dy` and `argmax`; with an activation behind the pool, whose gradient is
 /// then taken on the way, `dy`, the activation's saved tensor and `argmax`.
@@ -144,6 +220,9 @@ pub struct MaxPool2dGrad {
 }
 
 impl MaxPool2dGrad {
+    /// The input that the activation's saved tensor is, if there is an activation.
+    const SAVED: usize = 1;
+
     /// The gradient of a pool over images of `[rows, columns]` without an activation.
     pub fn new(window: Window, image: [usize; 2]) -> Self {
         Self {
@@ -188,6 +267,11 @@ impl MaxPool2dGrad {
                 argmax[o] = pixel as u32;
             }
         });
+        if draw.coin() {
+            for winner in &mut argmax {
+                *winner = draw.pick(&[*winner, *winner, NO_WINNER]);
+            }
+        }
         let shape = [planes[0], planes[1], windows[0], windows[1]];
         let dy = TensorType::f32(shape);
         let mut inputs = vec![
@@ -196,7 +280,7 @@ impl MaxPool2dGrad {
         ];
         if draw.coin() {
             op.activation = Some(Function::draw(draw));
-            inputs.insert(1, (dy, Fill::Distinct));
+            inputs.insert(Self::SAVED, (dy, Fill::Distinct));
         }
         (op, inputs)
     }
@@ -216,7 +300,7 @@ impl Op for MaxPool2dGrad {
         self.geometry(&inputs[0])?;
         let [n, c, ho, wo] = inputs[0].shape.nchw(self.name())?;
         if self.activation.is_some() {
-            expect_type(self, "saved", &inputs[0], &inputs[1])?;
+            expect_type(self, "saved", &inputs[0], &inputs[Self::SAVED])?;
         }
         let argmax = TensorType::u32([n, c, ho, wo]);
         expect_type(self, "argmax", &argmax, &inputs[inputs.len() - 1])?;
@@ -228,11 +312,12 @@ impl Op for MaxPool2dGrad {
         let argmax = io.inputs[io.inputs.len() - 1].u();
         let geometry = self.geometry(dy.ty()).expect("inferred");
         let dx = io.outputs[0].f_mut();
-        for (o, pixel) in argmax.iter().enumerate() {
+        let winners = argmax.iter().enumerate().filter(|(_, w)| **w != NO_WINNER);
+        for (o, pixel) in winners {
             let plane = o / geometry.window_area();
             let slope = self
                 .activation
-                .map_or(1.0, |f| f.slope(io.inputs[1].f()[o]));
+                .map_or(1.0, |f| f.slope(io.inputs[Self::SAVED].f()[o]));
             dx[plane * geometry.image_area() + *pixel as usize] += dy.f()[o] * slope;
         }
     }
@@ -254,7 +339,10 @@ impl Op for MaxPool2dGrad {
             (kernel, elements)
         };
         // Without an activation the slope is 1 whatever `saved` holds.
-        let saved = Arg::Input(usize::from(self.activation.is_some()));
+        let saved = Arg::Input(match self.activation {
+            Some(_) => Self::SAVED,
+            None => 0,
+        });
         if let Some(function) = self.activation {
             kernel = kernel
                 .hook("slope", FUNCTIONS, function.shader_slope_name())
@@ -282,15 +370,21 @@ impl Op for MaxPool2dGrad {
 
 fn sample(draw: &mut Draw) -> Sample {
     let geometry = Geometry::draw(draw);
-    let op = MaxPool2d {
-        window: geometry.window,
+    let op = MaxPool2d::draw(draw, geometry.window);
+    let tolerance = match op.activation {
+        Function::Identity | Function::Relu => Tolerance::EXACT,
+        _ => Tolerance::transcendental(),
     };
     if draw.int(0, 3) == 0 {
         // Ties have no gradient, but a winner.
         let inputs = vec![(geometry.x(), Fill::Levels(3))];
-        return Sample::new(op, inputs, Tolerance::EXACT).without_gradient();
+        return Sample::new(op, inputs, tolerance).without_gradient();
     }
-    Sample::new(op, vec![(geometry.x(), Fill::Distinct)], Tolerance::EXACT)
+    let sample = Sample::new(op, vec![(geometry.x(), Fill::Distinct)], tolerance);
+    match op.activation {
+        Function::Identity => sample,
+        _ => sample.without_gradient(),
+    }
 }
 
 fn sample_grad(draw: &mut Draw) -> Sample {

@@ -6,7 +6,7 @@ mod max;
 
 pub use average::{AvgPool2d, AvgPool2dGrad};
 pub use global::{GlobalAvgPool, GlobalAvgPoolGrad};
-pub use max::{MaxPool2d, MaxPool2dGrad};
+pub use max::{MaxPool2d, MaxPool2dGrad, NO_WINNER};
 
 use super::{Draw, Entry, Op, Window, expect_type};
 use crate::error::{Error, Result};

@@ -319,7 +319,7 @@ fn max_pool(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
     let input = lowering.shape(x).dims().to_vec();
     let mut indices = Vec::new();
     let y = pool(lowering, call, x, |lowering, window, x| {
-        let outputs = lowering.ops(call, MaxPool2d { window }, &[x])?;
+        let outputs = lowering.ops(call, MaxPool2d::new(window), &[x])?;
         indices.push(outputs[1]);
         Ok(outputs[0])
     })?;
@@ -366,6 +366,6 @@ fn global_average_pool(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<I
 fn global_max_pool(lowering: &mut Lowering, call: &Call<'_>) -> Result<Vec<Item>> {
     let (x, result) = planes(lowering, call)?;
     let window = Window::new([2, 3].map(|i| lowering.shape(x)[i]));
-    let y = lowering.op(call, MaxPool2d { window }, &[x])?;
+    let y = lowering.op(call, MaxPool2d::new(window), &[x])?;
     Ok(vec![Item::float(lowering.reshaped(call, y, &result)?)])
 }
