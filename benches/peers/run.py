@@ -195,4 +195,5 @@ def main():
     print(f"wrote {args.out}", file=sys.stderr)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -37,7 +37,10 @@
 // register arrays are nested, each as long as the loop that indexes it: drivers unroll
 // such loops completely, and only then do the arrays stay in registers.
 //
-// group.x and group.y count (image, patch), group.z (group, block of output channels).
+// A workgroup goes over SWEEP patches. Where one step takes all channels, it so loads the weights
+// once for all of them.
+//
+// group.x and group.y count SWEEP of (image, patch), group.z (group, block of output channels).
 // Floor a step: SPAN PATCH TAPS CHANNELS FMA; CHANNELS (TAPS Sums + AREA / LANES loads).
 
 alias Sums = vec4<f32>;          // SPAN of a kind
@@ -77,6 +80,7 @@ const POOLED: bool = false;
 const CELL_H: u32 = 1u;          // of a window of x; 1 where there is a gap
 const CELL_W: u32 = 1u;
 const CHANNELS: u32 = 1u;        // input channels a step; divides IN
+const SWEEP: u32 = 1u;           // patches of a workgroup; divides their number, and 1 unless CHANNELS is IN
 const POOL_H: u32 = 1u;          // of a pool window; divides PATCH_H
 const POOL_W: u32 = 1u;
 const IN_QUADS: bool = false;    // results lie in aligned quads: POOLED_W and WINDOWS divide by 4
@@ -93,6 +97,7 @@ const PATCHES: u32 = (ROWS + PATCH_H - 1u) / PATCH_H * PATCHES_X;
 const LOADS: u32 = (AREA_H * AREA_W + LANES - 1u) / LANES;
 const ROW: u32 = (O + SPAN - 1u) / SPAN;               // Sums of a tap's weights
 const BLOCKS: u32 = (ROW + LANES - 1u) / LANES;
+const SWEEPS: u32 = IMAGES * PATCHES / SWEEP;
 const CELL: u32 = CELL_H * CELL_W;
 const CELLS_W: u32 = W / CELL_W;                       // windows of a row of x
 const CELLS: u32 = H / CELL_H * CELLS_W;
@@ -108,6 +113,11 @@ fn put(at: u32, value: f32, winner: u32) {
 fn put_quad(at: u32, values: vec4<f32>, winners: vec4<u32>) {
 }
 fn spread(v: f32) -> array<f32, LANES> { return array<f32, LANES>(v); }
+
+// The weights that meet a tap of an input channel, of those from `weights` on.
+fn taps_at(weights: u32, c: u32, ky: u32, kx: u32) -> Sums {
+    return packed[weights + (c * (KH * KW) + ky * KW + kx) * ROW];
+}
 
 fn bias_at(g: u32, o: u32) -> f32 {
     if HAS_BIAS {
@@ -154,19 +164,15 @@ fn put_row(
     }
 }
 
-@compute @workgroup_size(LANES)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let place = group.x + group.y * GROUPS_X;
-    // Known beforehand where one row of workgroups is enough: else all that follows is masked.
-    if IMAGES * PATCHES > GROUPS_X && place >= IMAGES * PATCHES {
-        return;
-    }
+// Computes the place-th patch's outputs of the channels that a lane's `span` is, by their weights
+// from `weights` on or by those that are kept, and their bias.
+fn compute(
+    place: u32, g: u32, span: u32, weights: u32, b: Sums, lane: u32,
+    kept: ptr<function, array<array<array<Sums, KW>, KH>, CHANNELS>>,
+) {
     let image = place / PATCHES;
     let oy = place % PATCHES / PATCHES_X * PATCH_H;
     let ox = place % PATCHES_X * PATCH_W;
-    let g = group.z / BLOCKS;
-    let span = group.z % BLOCKS * LANES + lane;
-    let weights = g * (IN * KH * KW * ROW) + min(span, ROW - 1u);
 
     // Where this lane's share of the receptive field lies in the channel's plane.
     var inside: array<bool, LOADS>;
@@ -203,7 +209,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             var taps: array<array<Sums, KW>, KH>;
             for (var ky = 0u; ky < KH; ky++) {
                 for (var kx = 0u; kx < KW; kx++) {
-                    taps[ky][kx] = packed[weights + (c * (KH * KW) + ky * KW + kx) * ROW];
+                    if SWEEP > 1u {
+                        taps[ky][kx] = (*kept)[step][ky][kx];
+                    } else {
+                        taps[ky][kx] = taps_at(weights, c, ky, kx);
+                    }
                 }
             }
             for (var py = 0u; py < PATCH_H; py++) {
@@ -232,10 +242,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     let o = span * SPAN;
     let channel = (image * GROUPS + g) * O + o;
-    var b: Sums;
-    for (var n = 0u; n < SPAN; n++) {
-        b[n] = bias_at(g, o + n);
-    }
     // The winners so far of a row of windows, and where they are in the output plane.
     var best: array<Sums, PATCH_W>;
     var winner: array<Places, PATCH_W>;
@@ -264,6 +270,41 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         // A loop, as these skip what no lane does.
         for (var row = select(COVER_H, ROWS, oy + PATCH_H >= ROWS); row < COVER_H; row++) {
             put_row(channel, o, row, ox, &best, &winner);
+        }
+    }
+}
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let nth_sweep = group.x + group.y * GROUPS_X;
+    // Known beforehand where one row of workgroups is enough: else all that follows is masked.
+    if SWEEPS > GROUPS_X && nth_sweep >= SWEEPS {
+        return;
+    }
+    let g = group.z / BLOCKS;
+    let span = group.z % BLOCKS * LANES + lane;
+    let weights = g * (IN * KH * KW * ROW) + min(span, ROW - 1u);
+
+    var kept: array<array<array<Sums, KW>, KH>, CHANNELS>;
+    if SWEEP > 1u {
+        for (var c = 0u; c < CHANNELS; c++) {
+            for (var ky = 0u; ky < KH; ky++) {
+                for (var kx = 0u; kx < KW; kx++) {
+                    kept[c][ky][kx] = taps_at(weights, c, ky, kx);
+                }
+            }
+        }
+    }
+    var b: Sums;
+    for (var n = 0u; n < SPAN; n++) {
+        b[n] = bias_at(g, span * SPAN + n);
+    }
+    // A loop of a single round would be one to drivers, too.
+    if SWEEP == 1u {
+        compute(nth_sweep, g, span, weights, b, lane, &kept);
+    } else {
+        for (var nth = 0u; nth < SWEEP; nth++) {
+            compute(nth_sweep * SWEEP + nth, g, span, weights, b, lane, &kept);
         }
     }
 }

@@ -126,8 +126,7 @@ pub struct Kernel {
     constants: Vec<(&'static str, Constant)>,
     aliases: Vec<(&'static str, &'static str)>,
     hooks: Vec<(&'static str, ShaderFile, &'static str)>,
-    sparse: Vec<&'static str>,
-    reused: Vec<(&'static str, usize)>,
+    uses: Vec<(&'static str, usize)>,
     once: Vec<&'static str>,
 }
 
@@ -140,8 +139,7 @@ impl Kernel {
             constants: Vec::new(),
             aliases: Vec::new(),
             hooks: Vec::new(),
-            sparse: Vec::new(),
-            reused: Vec::new(),
+            uses: Vec::new(),
             once: Vec::new(),
         }
     }
@@ -176,9 +174,8 @@ impl Kernel {
 
     /// Says that the kernel reads little of the binding `name`: not worth a copy of all.
     #[must_use]
-    pub fn sparse(mut self, name: &'static str) -> Self {
-        self.sparse.push(name);
-        self
+    pub fn sparse(self, name: &'static str) -> Self {
+        self.reused(name, 0)
     }
 
     /// The same of a binding that is not read at all, unless `is_read`.
@@ -193,14 +190,14 @@ impl Kernel {
     /// Says that so many invocations, not one, read each vector of the binding `name`.
     #[must_use]
     pub fn reused(mut self, name: &'static str, times: usize) -> Self {
-        self.reused.push((name, times));
+        self.uses.push((name, times));
         self
     }
 
-    /// How many invocations read each vector of a binding.
+    /// How many invocations read each vector of a binding: the least that was said.
     pub(super) fn uses_of_each(&self, name: &str) -> u64 {
-        let told = self.reused.iter().find(|(reused, _)| *reused == name);
-        told.map_or(1, |(_, times)| *times as u64)
+        let told = self.uses.iter().filter(|(told, _)| *told == name);
+        told.map(|(_, times)| *times as u64).min().unwrap_or(1)
     }
 
     /// Says that each element of the writable binding `name` is read by the invocation
@@ -220,25 +217,7 @@ impl Kernel {
         readings: &dyn Fn(&str) -> texels::Readings,
         halved: &dyn Fn(&str) -> bool,
     ) -> Result<String> {
-        let readings = |name: &str| self.readings(name, readings);
-        Ok(texels::rewrite(
-            &self.wgsl()?,
-            &self.once,
-            &readings,
-            halved,
-        ))
-    }
-
-    /// How a binding can be read by it, of what it could be by its size.
-    fn readings(
-        &self,
-        name: &str,
-        readings: &dyn Fn(&str) -> texels::Readings,
-    ) -> texels::Readings {
-        match self.sparse.contains(&name) {
-            true => texels::Readings::default(),
-            false => readings(name),
-        }
+        Ok(texels::rewrite(&self.wgsl()?, &self.once, readings, halved))
     }
 
     /// The values of the constants that specialise it, as WGSL.
@@ -265,8 +244,7 @@ impl Kernel {
         readings: &dyn Fn(&str) -> texels::Readings,
         halved: &dyn Fn(&str) -> bool,
     ) -> Result<Vec<texels::Use>> {
-        let readings = |name: &str| self.readings(name, readings);
-        Ok(texels::uses(&self.wgsl()?, &self.once, &readings, halved))
+        Ok(texels::uses(&self.wgsl()?, &self.once, readings, halved))
     }
 
     /// The file, for messages.

@@ -388,6 +388,10 @@ fn closing(text: &str) -> Option<usize> {
 
 /// How an operand of so many bytes can be read by a dispatch, to which it is bound as `name`.
 pub(crate) fn readings(gpu: &Gpu, dispatch: &Dispatch, name: &str, bytes: u64) -> Readings {
+    let uses = dispatch.kernel.uses_of_each(name);
+    if uses == 0 {
+        return Readings::default();
+    }
     let rows = bytes.div_ceil(u64::from(ROW_BYTES));
     let most = gpu.device.limits().max_texture_dimension_2d;
     let workgroups: u64 = dispatch.workgroups.map(u64::from).iter().product();
@@ -395,7 +399,6 @@ pub(crate) fn readings(gpu: &Gpu, dispatch: &Dispatch, name: &str, bytes: u64) -
     let is_read_much = all || bytes >= LEAST_BYTES || workgroups >= LEAST_WORKGROUPS;
     let texture = is_read_much && rows <= u64::from(most);
     let bytes = padded(bytes);
-    let uses = dispatch.kernel.uses_of_each(name);
     let is_reused = uses >= LEAST_USES && uses * bytes >= LEAST_USED_BYTES;
     let repays = all || is_reused || gpu.profile.texels == Texels::Always;
     Readings {

@@ -373,13 +373,14 @@ impl Op for Conv2d {
     }
 }
 
-/// A random convolution: ordinary, grouped, depthwise or of single pixels, or one of so many
-/// channels that Winograd's pays.
+/// A random convolution: ordinary, grouped, depthwise or of single pixels, one of so many
+/// channels that Winograd's pays, or one of few over large images.
 pub(super) fn draw_geometry(draw: &mut Draw) -> Geometry {
-    match draw.int(0, 7) {
+    match draw.int(0, 8) {
         0 => return draw_wide(draw),
         1 | 2 => return draw_depthwise(draw),
         3 => return draw_pointwise(draw),
+        4 => return draw_first(draw),
         _ => {}
     }
     let (window, image) = Window::draw(draw);
@@ -416,6 +417,18 @@ fn draw_pointwise(draw: &mut Draw) -> Geometry {
     let x = TensorType::f32([draw.int(1, 6), c, image[0], image[1]]);
     let w = TensorType::f32([o, c, 1, 1]);
     Geometry::new("sample", Window::new([1, 1]), 1, &x, &w).expect("drawn to fit")
+}
+
+/// As a network's first: so many patches that a workgroup takes several.
+fn draw_first(draw: &mut Draw) -> Geometry {
+    let side = draw.pick(&[1, 3, 5]);
+    let mut window = Window::new([side; 2]);
+    window.stride = [draw.int(1, 2); 2];
+    window.pads = Pads::uniform(draw.int(0, side / 2));
+    let [c, o] = [draw.int(1, 3), draw.int(1, 20)];
+    let x = TensorType::f32([8, c, draw.int(24, 40), draw.int(24, 40)]);
+    let w = TensorType::f32([o, c, side, side]);
+    Geometry::new("sample", window, 1, &x, &w).expect("drawn to fit")
 }
 
 fn draw_wide(draw: &mut Draw) -> Geometry {

@@ -21,6 +21,13 @@ const LEAST_TERMS: usize = 8;
 /// weights that pass through it.
 const CACHED_BYTES: usize = 24 << 10;
 
+/// Vectors of weights that a workgroup keeps for all its patches, at most: beside what a step
+/// works on they fill a first-level cache.
+const MOST_KEPT: usize = 32;
+
+/// Patches of a workgroup that keeps them, at most; more gain little, and leave cores idle.
+const MOST_SWEPT: usize = 16;
+
 /// Multiply-adds below which a longer body never makes up for its compilation.
 const SHORT_BELOW: u64 = 1 << 25;
 
@@ -33,6 +40,8 @@ struct Tiling {
     /// Multiply-adds of a lane and a filter for a channel.
     products: usize,
     channels: usize,
+    /// Patches that a workgroup goes over.
+    sweep: usize,
 }
 
 /// What a patch reads of a channel: whole cells of the input, as far apart as its rows and columns.
@@ -98,13 +107,14 @@ impl Tiling {
         let channels = (1..=LEAST_TERMS.div_ceil(taps).min(geometry.c))
             .rev()
             .find(|n| geometry.c.is_multiple_of(*n))?;
+        let keeps = geometry.c * taps <= MOST_KEPT;
         let unrolled = match geometry.multiply_adds() {
             ..SHORT_BELOW => lanes::SHORT_UNROLLED,
             _ => lanes::MOST_UNROLLED,
         };
-        let tilings = |span: Span| {
+        let tilings = |(span, channels): (Span, usize)| {
             let most = unrolled / (span.len() * channels);
-            let tiling = move |patch| {
+            let tiling = move |patch: Patch| {
                 let area = Area::new(plan, geometry, patch);
                 Self {
                     span,
@@ -112,19 +122,23 @@ impl Tiling {
                     area,
                     products: area.products(plan, &geometry.window, patch),
                     channels,
+                    sweep: match channels == geometry.c && keeps {
+                        true => swept(geometry.images, patch.count(geometry.output)),
+                        false => 1,
+                    },
                 }
             };
             Patch::all(unit, geometry.output, most * plan.gap_area())
                 .map(tiling)
                 .filter(move |tiling| tiling.products <= most)
         };
-        Span::ALL
-            .into_iter()
-            .flat_map(tilings)
-            .min_by_key(|tiling| {
-                let too_large = tiling.bytes(plan, lanes) > CACHED_BYTES;
-                (too_large, tiling.cost(plan, geometry, lanes))
-            })
+        let all_channels = keeps.then_some(geometry.c);
+        let channels = [Some(channels), all_channels].into_iter().flatten();
+        let channels = channels.flat_map(|n| Span::ALL.map(|span| (span, n)));
+        channels.flat_map(tilings).min_by_key(|tiling| {
+            let too_large = tiling.bytes(plan, lanes) > CACHED_BYTES;
+            (too_large, tiling.cost(plan, geometry, lanes))
+        })
     }
 
     fn specialise(&self, kernel: Kernel) -> Kernel {
@@ -137,6 +151,7 @@ impl Tiling {
             .set("AREA_H", self.area.cells[0])
             .set("AREA_W", self.area.cells[1])
             .set("CHANNELS", self.channels)
+            .set("SWEEP", self.sweep)
     }
 
     /// Whether results are stored four at a time.
@@ -160,9 +175,13 @@ impl Tiling {
         let taps: usize = geometry.window.kernel.iter().product();
         let cells: usize = self.area.cells.iter().product();
         let loads = cells.div_ceil(lanes) * plan.source.loads() * lanes::LOAD_COST;
-        let loads = loads + taps * self.span.load_cost();
+        let loads = loads + taps * self.span.load_cost() / self.sweep;
         let products = self.span.len() * self.products;
-        let step = self.channels * (loads + products) + self.sums() * lanes::CARRY_COST;
+        let carried = match self.channels == geometry.c {
+            true => 0,
+            false => self.sums(),
+        };
+        let step = self.channels * (loads + products) + carried * lanes::CARRY_COST;
         let results = self.sums() / plan.pool_window().iter().product::<usize>();
         let stores = match self.quads(plan) {
             true => results / 4 * lanes::STORE_VEC4_COST,
@@ -172,6 +191,15 @@ impl Tiling {
         let patches = self.patch.count(geometry.output) * self.span.blocks(geometry.o, lanes);
         patches * (steps * step + stores)
     }
+}
+
+/// How many patches a workgroup goes over where images have so many: they divide them, and leave
+/// work for all cores.
+fn swept(images: usize, patches: usize) -> usize {
+    let leaves_enough = |n: &usize| images * patches / n >= 4 * lanes::BUSY_WORKGROUPS;
+    let divides = |n: &usize| patches.is_multiple_of(*n);
+    let most = (1..=MOST_SWEPT).rev().filter(divides).find(leaves_enough);
+    most.unwrap_or(1)
 }
 
 /// Inputs as the plan's; `None` where a patch has no tiling.
@@ -199,7 +227,7 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     let places = geometry.images * tiling.patch.count(geometry.output);
     let kernel = tiling
         .specialise(Kernel::new(PATCH))
-        .reused("packed", places);
+        .reused("packed", places / tiling.sweep);
     let kernel = plan.finish(plan.source.specialise(kernel), tiling.quads(plan));
     let kernel = plan
         .geometry
@@ -216,7 +244,7 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
     let mut bindings = plan.source.bindings();
     bindings.push(("packed", Arg::Scratch(0)));
     bindings.extend(plan.results());
-    let mut patch = Dispatch::linear(kernel, bindings, places);
+    let mut patch = Dispatch::linear(kernel, bindings, places / tiling.sweep);
     patch.workgroups[2] = u32::try_from(geometry.groups * span.blocks(geometry.o, lanes)).ok()?;
     Some(Launch {
         scratch: vec![(packed * span.len() * size_of::<f32>()) as u64],
@@ -225,4 +253,28 @@ pub(super) fn launch(profile: &Profile, plan: &Plan) -> Option<Launch> {
             patch,
         ],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::Draw;
+    use crate::ops::conv2d::{Conv2d, draw_geometry};
+
+    #[test]
+    fn workgroups_share_the_patches_out_and_some_of_the_property_tests_cases_take_several() {
+        let mut swept = 0;
+        for case in 0..100 {
+            let geometry = draw_geometry(&mut Draw::new(case));
+            let op = Conv2d::new(geometry.window, geometry.groups);
+            let plan = Plan::forward(&op, &geometry).expect("it has no pool");
+            let reached = plan.reached();
+            if let Some(tiling) = Tiling::best(&plan, &reached, 8) {
+                let patches = tiling.patch.count(reached.output);
+                assert!(patches.is_multiple_of(tiling.sweep), "{tiling:?}");
+                swept += usize::from(tiling.sweep > 1);
+            }
+        }
+        assert!(swept >= 4, "{swept} of 100");
+    }
 }
