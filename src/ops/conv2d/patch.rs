@@ -107,12 +107,12 @@ impl Tiling {
         let channels = (1..=LEAST_TERMS.div_ceil(taps).min(geometry.c))
             .rev()
             .find(|n| geometry.c.is_multiple_of(*n))?;
-        let keeps = geometry.c * taps <= MOST_KEPT;
+        let keeps = channels == geometry.c && channels * taps <= MOST_KEPT;
         let unrolled = match geometry.multiply_adds() {
             ..SHORT_BELOW => lanes::SHORT_UNROLLED,
             _ => lanes::MOST_UNROLLED,
         };
-        let tilings = |(span, channels): (Span, usize)| {
+        let tilings = |span: Span| {
             let most = unrolled / (span.len() * channels);
             let tiling = move |patch: Patch| {
                 let area = Area::new(plan, geometry, patch);
@@ -122,7 +122,7 @@ impl Tiling {
                     area,
                     products: area.products(plan, &geometry.window, patch),
                     channels,
-                    sweep: match channels == geometry.c && keeps {
+                    sweep: match keeps {
                         true => swept(geometry.images, patch.count(geometry.output)),
                         false => 1,
                     },
@@ -132,13 +132,13 @@ impl Tiling {
                 .map(tiling)
                 .filter(move |tiling| tiling.products <= most)
         };
-        let all_channels = keeps.then_some(geometry.c);
-        let channels = [Some(channels), all_channels].into_iter().flatten();
-        let channels = channels.flat_map(|n| Span::ALL.map(|span| (span, n)));
-        channels.flat_map(tilings).min_by_key(|tiling| {
-            let too_large = tiling.bytes(plan, lanes) > CACHED_BYTES;
-            (too_large, tiling.cost(plan, geometry, lanes))
-        })
+        Span::ALL
+            .into_iter()
+            .flat_map(tilings)
+            .min_by_key(|tiling| {
+                let too_large = tiling.bytes(plan, lanes) > CACHED_BYTES;
+                (too_large, tiling.cost(plan, geometry, lanes))
+            })
     }
 
     fn specialise(&self, kernel: Kernel) -> Kernel {
@@ -177,11 +177,7 @@ impl Tiling {
         let loads = cells.div_ceil(lanes) * plan.source.loads() * lanes::LOAD_COST;
         let loads = loads + taps * self.span.load_cost() / self.sweep;
         let products = self.span.len() * self.products;
-        let carried = match self.channels == geometry.c {
-            true => 0,
-            false => self.sums(),
-        };
-        let step = self.channels * (loads + products) + carried * lanes::CARRY_COST;
+        let step = self.channels * (loads + products) + self.sums() * lanes::CARRY_COST;
         let results = self.sums() / plan.pool_window().iter().product::<usize>();
         let stores = match self.quads(plan) {
             true => results / 4 * lanes::STORE_VEC4_COST,
