@@ -5,7 +5,7 @@
 //   h = oh * STRIDE_H + r * DILATION_H - PAD_TOP,  w likewise; p counts the N * C planes
 //
 //   x           [p, H, W] f32
-//   y, argmax   [p, HO, WO] f32 and u32, written as vec4
+//   y, argmax   by the hook `put_quad`: [p, HO, WO], four at once
 //
 // One invocation computes four outputs that lie side by side. Every window has a tap
 // on the image (the op checks it). Floor: x read once, 8 bytes written an output.
@@ -28,17 +28,16 @@ const PAD_LEFT: u32 = 0u;
 const CLIPPED: bool = true;      // whether any tap of any window misses the image
 
 const ALPHA: f32 = 0.0;          // the activation's parameter
-const SETTLED: bool = false;     // what the activation, a ReLU, stops has no winner
 
-const NO_WINNER: u32 = 0xffffffffu;
+const NONE: u32 = 0xffffffffu;   // no winner yet
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> argmax: array<vec4<u32>>;
 
 struct Winner { value: f32, at: u32 }
 
 fn activate(v: f32, alpha: f32) -> f32 { return v; }
+fn put_quad(at: u32, values: vec4<f32>, winners: vec4<u32>) {
+}
 
 fn pool(output: u32) -> Winner {
     // Past the end the last output is computed again, into the padding.
@@ -46,7 +45,7 @@ fn pool(output: u32) -> Winner {
     let plane = o / (HO * WO);
     let oh = o / WO % HO;
     let ow = o % WO;
-    var best = Winner(0.0, NO_WINNER);
+    var best = Winner(0.0, NONE);
     for (var r = 0u; r < KERNEL_H; r++) {
         // Rows above the image wrap to huge numbers and fail the same test.
         let h = oh * STRIDE_H + r * DILATION_H - PAD_TOP;
@@ -54,7 +53,7 @@ fn pool(output: u32) -> Winner {
             let w = ow * STRIDE_W + s * DILATION_W - PAD_LEFT;
             if !CLIPPED || (h < H && w < W) {
                 let value = x[plane * (H * W) + h * W + w];
-                if best.at == NO_WINNER || value > best.value {
+                if best.at == NONE || value > best.value {
                     best = Winner(value, h * W + w);
                 }
             }
@@ -74,11 +73,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let c = pool(i * 4u + 2u);
     let d = pool(i * 4u + 3u);
     let values = vec4<f32>(activate(a.value, ALPHA), activate(b.value, ALPHA), activate(c.value, ALPHA), activate(d.value, ALPHA));
-    let winners = vec4<u32>(a.at, b.at, c.at, d.at);
-    y[i] = values;
-    if SETTLED {
-        argmax[i] = select(vec4<u32>(NO_WINNER), winners, values > vec4<f32>(0.0));
-    } else {
-        argmax[i] = winners;
-    }
+    put_quad(i, values, vec4<u32>(a.at, b.at, c.at, d.at));
 }

@@ -4,7 +4,7 @@
 //   argmax[p, oh, ow] = h * W + w of the first winner in row-major order, or NO_WINNER
 //
 //   x           [p, H, W] f32, read as vec2: both columns of a window lie in one
-//   y, argmax   [p, HO, WO] f32 and u32, written as vec4
+//   y, argmax   by the hook `put_quad`: [p, HO, WO], four at once
 //
 //        columns  2 ow   2 ow + 1
 //   row 2 oh       [ top.x  top.y ]    one vec2 load
@@ -21,17 +21,14 @@ const W: u32 = 2u;               // image columns, even
 const HO: u32 = 1u;              // output rows
 const WO: u32 = 1u;              // output columns, W / 2
 const ALPHA: f32 = 0.0;          // the activation's parameter
-const SETTLED: bool = false;     // what the activation, a ReLU, stops has no winner
-
-const NO_WINNER: u32 = 0xffffffffu;
 
 @group(0) @binding(0) var<storage, read> x: array<vec2<f32>>;
-@group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> argmax: array<vec4<u32>>;
 
 struct Winner { value: f32, at: u32 }
 
 fn activate(v: f32, alpha: f32) -> f32 { return v; }
+fn put_quad(at: u32, values: vec4<f32>, winners: vec4<u32>) {
+}
 
 fn pool(output: u32) -> Winner {
     // Past the end the last output is computed again, into the padding.
@@ -65,11 +62,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let c = pool(i * 4u + 2u);
     let d = pool(i * 4u + 3u);
     let values = vec4<f32>(activate(a.value, ALPHA), activate(b.value, ALPHA), activate(c.value, ALPHA), activate(d.value, ALPHA));
-    let winners = vec4<u32>(a.at, b.at, c.at, d.at);
-    y[i] = values;
-    if SETTLED {
-        argmax[i] = select(vec4<u32>(NO_WINNER), winners, values > vec4<f32>(0.0));
-    } else {
-        argmax[i] = winners;
-    }
+    put_quad(i, values, vec4<u32>(a.at, b.at, c.at, d.at));
 }

@@ -4,11 +4,11 @@ use super::{Conv2d, Geometry, Upstream};
 use crate::gpu::kernel::{Arg, Kernel, ShaderFile};
 use crate::ops::Window;
 use crate::ops::activation::{FUNCTIONS, Function};
+use crate::ops::pool2d::PUT_POOLED;
 use crate::shader;
 
-/// Where a kernel puts its results: all of them, or each pool window's winner.
+/// Where a kernel puts its results without a pool.
 const PUT: ShaderFile = shader!("conv2d/put.wgsl");
-const PUT_POOLED: ShaderFile = shader!("conv2d/put_pooled.wgsl");
 
 /// A convolution of input 0 with the filters that are input 1, and what becomes of its sums.
 #[derive(Clone, Copy)]

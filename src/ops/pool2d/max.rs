@@ -13,6 +13,8 @@ use crate::tensor::TensorType;
 
 const FORWARD: ShaderFile = shader!("pool2d/max_forward.wgsl");
 const FORWARD_2X2: ShaderFile = shader!("pool2d/max_forward_2x2.wgsl");
+/// Where maxima and their winners are put.
+pub(in crate::ops) const PUT: ShaderFile = shader!("pool2d/put.wgsl");
 const BACKWARD: ShaderFile = shader!("pool2d/max_backward.wgsl");
 const BACKWARD_TILES: ShaderFile = shader!("pool2d/max_backward_tiles.wgsl");
 
@@ -170,6 +172,9 @@ impl Op for MaxPool2d {
         ];
         let kernel = kernel
             .hook("activate", FUNCTIONS, self.activation.shader_name())
+            .hook("put_quad", PUT, "put_pooled")
+            .alias("Values", "vec4<f32>")
+            .alias("Winners", "vec4<u32>")
             .set("ALPHA", self.activation.alpha())
             .set("SETTLED", self.settled)
             .set("OUTPUTS", outputs);

@@ -6,6 +6,7 @@ mod max;
 
 pub use average::{AvgPool2d, AvgPool2dGrad};
 pub use global::{GlobalAvgPool, GlobalAvgPoolGrad};
+pub(super) use max::PUT as PUT_POOLED;
 pub use max::{MaxPool2d, MaxPool2dGrad, NO_WINNER};
 
 use super::{Draw, Entry, Op, Window, expect_type};

@@ -1,4 +1,4 @@
-// Where convolutions with a max pool behind them put their results, a library for the hooks
+// Where max pools, and convolutions with one behind them, put their results, a library for the hooks
 //   fn put(at: u32, value: f32, winner: u32)
 //   fn put_quad(at: u32, values: vec4<f32>, winners: vec4<u32>)      four of a row at once
 //
